@@ -1,0 +1,42 @@
+"""Adaptive-temperature soft-max for recommendation: fused losses, exact top-k and ranks.
+
+    import torch, adaptau_ext as ax
+
+    u = torch.randn(2048, 64, requires_grad=True)             # users of a batch
+    i = torch.randn(40_000, 64, requires_grad=True)           # the whole catalogue
+    target = torch.randint(40_000, (2048,))                   # each user's positive
+    loss = ax.fused_adaptive_softmax(u, i, tau=0.1, target=target)
+    loss.backward()                                           # no 2048 x 40,000 matrix anywhere
+
+Four operators carry the package, each with a plain-PyTorch twin in `adaptau_ext.reference`:
+
+    fused_adaptive_softmax     loss over all candidates, a temperature per user
+    sampled_adaptive_softmax   loss over negatives drawn inside the kernel
+    topk, ranks                exact retrieval and exact ranks of held-out items
+
+    ops.py -> torch.ops.adaptau.* -> csrc/torch (checks) -> csrc/cpu (kernels)
+       autograd.py: gradients and fake kernels                csrc/core (plain data, order, generator)
+
+On top of them: Adap-tau temperatures (`temperature`), models (`models`), data (`data`), streaming
+evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
+"""
+
+from adaptau_ext import _C as _C  # registers torch.ops.adaptau
+from adaptau_ext import reference
+from adaptau_ext.ops import (
+    draw_negatives,
+    fused_adaptive_softmax,
+    ranks,
+    sampled_adaptive_softmax,
+    topk,
+)
+
+__version__ = "0.1.0"
+__all__ = [
+    "draw_negatives",
+    "fused_adaptive_softmax",
+    "ranks",
+    "reference",
+    "sampled_adaptive_softmax",
+    "topk",
+]

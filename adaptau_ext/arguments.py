@@ -1,0 +1,54 @@
+"""Arguments in the forms that users have them, brought to the one form that the operators take."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+Temperature: TypeAlias = float | Tensor
+Exclusion: TypeAlias = (
+    tuple[Tensor | np.ndarray, Tensor | np.ndarray] | scipy.sparse.csr_matrix | scipy.sparse.csr_array
+)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """float64 computes in float64, everything else in float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def row_temperature(tau: Temperature, u: Tensor, n_rows: int) -> Tensor:
+    """A float, a scalar tensor or one value a row -> `[n_rows]` in the compute dtype."""
+    if not isinstance(tau, Tensor):
+        return torch.full((n_rows,), float(tau), dtype=compute_dtype(u), device=u.device)
+    tau = tau.to(compute_dtype(u))
+    return (tau.expand(n_rows) if tau.dim() == 0 else tau).contiguous()
+
+
+def csr_pair(csr: Exclusion, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A pair (indptr, indices), of tensors or arrays, or a SciPy CSR -> two int64 tensors."""
+    if scipy.sparse.issparse(csr):
+        if csr.format != "csr":
+            raise TypeError(
+                f"exclude must be in CSR format, got a SciPy {csr.format} matrix; call .tocsr()"
+            )
+        csr = (csr.indptr, csr.indices)
+    if not isinstance(csr, tuple) or len(csr) != 2:
+        raise TypeError(
+            "exclude must be a pair (indptr, indices) or a SciPy CSR matrix, "
+            f"got {type(csr).__name__}"
+        )
+    indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
+    return indptr, indices
+
+
+def optional_csr(csr: Exclusion | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    return (None, None) if csr is None else csr_pair(csr, device)
+
+
+def split_normalize(normalize: str) -> tuple[bool, bool]:
+    """(users normalised, items normalised) of "both", "user", "item" or "none"."""
+    return normalize in ("both", "user"), normalize in ("both", "item")

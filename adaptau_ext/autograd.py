@@ -1,0 +1,187 @@
+"""Autograd formulas and fake kernels of the operators, the same for every device.
+
+With reduction "mean" or "sum" the forward operator is asked for the gradients too: it has every
+exponential at hand, so the two passes together cost no more than a forward and a cheaper backward,
+and nothing of size [B, M] survives between them. The backward pass multiplies by the incoming scalar.
+With "none", or when the graph is walked a second time, the backward operator computes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptau_ext.arguments import compute_dtype
+
+# Bits of the operators' `gradients` argument, in the order of their gradient outputs
+# (csrc/torch/tensors.h has the twin).
+GRADIENT_BITS = (1, 2, 4, 8, 16)
+
+ops = torch.ops.adaptau
+
+
+def gradient_bits(*tensors: Tensor | None) -> int:
+    """Which of (users, items, tau, positive_tau, log_q) autograd wants to know about."""
+    if not torch.is_grad_enabled():
+        return 0
+    wanted = (t is not None and t.requires_grad for t in tensors)
+    return sum(bit for bit, want in zip(GRADIENT_BITS, wanted, strict=True) if want)
+
+
+def _is_plain_one(scale: Tensor) -> bool:
+    """True for the 1.0 that `loss.backward()` sends on the CPU; never looks into traced tensors."""
+    return (
+        type(scale) is Tensor
+        and scale.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and scale.item() == 1.0
+    )
+
+
+class _Loss:
+    """What the two losses share: names are those of the operators' arguments."""
+
+    def __init__(self, name: str, arguments: tuple[str, ...], differentiable: tuple[str, ...]):
+        self.name, self.arguments, self.differentiable = name, arguments, differentiable
+        torch.library.register_autograd(
+            f"adaptau::{name}", self.backward, setup_context=self.setup_context
+        )
+        torch.library.register_autograd(f"adaptau::{name}_backward", self.second_order)
+
+    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        given = dict(zip(self.arguments, inputs, strict=True))
+        ctx.n_inputs = len(inputs)
+        ctx.n_rows = given["tau"].shape[0]
+        ctx.dtypes = [None if given[a] is None else given[a].dtype for a in self.differentiable]
+        ctx.reduction = given["reduction"]
+        # Handed out once: the outputs may become .grad without a copy.
+        ctx.gradients = list(output[-5:]) if given["gradients"] else None
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.tensors = [a for a in self.arguments if isinstance(given[a], Tensor)]
+        ctx.save_for_backward(*(given[a] for a in ctx.tensors))
+        ctx.others = {a: v for a, v in given.items() if not isinstance(v, Tensor)}
+
+    def backward(self, ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        grads: list[Tensor | None] = [None] * len(self.arguments)
+        if grad_loss is None:
+            return tuple(grads)
+        ready, ctx.gradients = ctx.gradients, None
+        if ready is None or ctx.reduction == "none":
+            ready = self.recompute(ctx, grad_loss)
+        elif not _is_plain_one(grad_loss):
+            ready = [g * grad_loss for g in ready]
+        for name, gradient, dtype in zip(self.differentiable, ready, ctx.dtypes, strict=True):
+            position = self.arguments.index(name)
+            if ctx.needs_input_grad[position]:
+                grads[position] = gradient.to(dtype)
+        return tuple(grads)
+
+    def recompute(self, ctx: Any, grad_loss: Tensor) -> list[Tensor]:
+        given = {**ctx.others, **dict(zip(ctx.tensors, ctx.saved_tensors, strict=True))}
+        tau = given["tau"]
+        if ctx.reduction == "mean":
+            grad_loss = grad_loss / ctx.n_rows
+        weight = grad_loss.to(tau.dtype).expand(ctx.n_rows).contiguous()
+        bits = sum(
+            bit
+            for bit, name in zip(GRADIENT_BITS, self.differentiable, strict=True)
+            if ctx.needs_input_grad[self.arguments.index(name)]
+        )
+        skipped = ("reduction", "unit_loss", "draws", "gradients")
+        arguments = [given[a] for a in self.arguments if a not in skipped]
+        return list(getattr(ops, f"{self.name}_backward")(weight, *arguments, bits))
+
+    def second_order(self, ctx: Any, *grads: Any) -> None:
+        raise NotImplementedError(
+            f"{self.name} has first derivatives only; for higher ones use adaptau_ext.reference.{self.name}"
+        )
+
+
+_FUSED = _Loss(
+    "fused_adaptive_softmax",
+    (
+        "u", "i", "tau", "target", "positive_tau", "log_q", "item_ids", "exclude_indptr",
+        "exclude_indices", "denominator", "normalize", "reduction", "unit_loss", "gradients",
+    ),
+    ("u", "i", "tau", "positive_tau", "log_q"),
+)  # fmt: skip
+_SAMPLED = _Loss(
+    "sampled_adaptive_softmax",
+    (
+        "user_table", "item_table", "users", "positives", "tau", "positive_tau", "negatives",
+        "n_negatives", "seed", "log_q", "denominator", "normalize", "reduction", "unit_loss", "draws",
+        "gradients",
+    ),
+    ("user_table", "item_table", "tau", "positive_tau", "log_q"),
+)  # fmt: skip
+
+
+def _gradients(
+    bits: int, u: Tensor, i: Tensor, n_rows: int, grad_users_shape: tuple[int, ...]
+) -> tuple[Tensor, ...]:
+    shapes = (grad_users_shape, tuple(i.shape), (n_rows,), (n_rows,), (i.shape[0],))
+    return tuple(
+        u.new_empty(shape if bits & bit else (0,), dtype=compute_dtype(u))
+        for bit, shape in zip(GRADIENT_BITS, shapes, strict=True)
+    )
+
+
+@torch.library.register_fake("adaptau::fused_adaptive_softmax")
+def _(
+    u, i, tau, target=None, positive_tau=None, log_q=None, item_ids=None, exclude_indptr=None,
+    exclude_indices=None, denominator="all", normalize="both", reduction="mean", unit_loss=False,
+    gradients=0,
+):  # fmt: skip
+    n_rows = u.shape[0]
+    return (
+        tau.new_empty((n_rows,) if reduction == "none" else ()),
+        tau.new_empty((n_rows if unit_loss else 0,)),
+        *_gradients(gradients, u, i, n_rows, tuple(u.shape)),
+    )
+
+
+@torch.library.register_fake("adaptau::fused_adaptive_softmax_backward")
+def _(grad_loss, u, i, *rest):
+    return _gradients(rest[-1], u, i, u.shape[0], tuple(u.shape))
+
+
+@torch.library.register_fake("adaptau::sampled_adaptive_softmax")
+def _(
+    user_table, item_table, users, positives, tau, positive_tau=None, negatives=None, n_negatives=0,
+    seed=0, log_q=None, denominator="negatives", normalize="both", reduction="mean", unit_loss=False,
+    draws=False, gradients=0,
+):  # fmt: skip
+    n_rows = positives.shape[0]
+    return (
+        tau.new_empty((n_rows,) if reduction == "none" else ()),
+        tau.new_empty((n_rows if unit_loss else 0,)),
+        tau.new_empty((item_table.shape[0] if draws else 0,), dtype=torch.int32),
+        *_gradients(gradients, user_table, item_table, n_rows, tuple(user_table.shape)),
+    )
+
+
+@torch.library.register_fake("adaptau::sampled_adaptive_softmax_backward")
+def _(grad_loss, user_table, item_table, users, positives, *rest):
+    n_rows = positives.shape[0]
+    return _gradients(rest[-1], user_table, item_table, n_rows, tuple(user_table.shape))
+
+
+@torch.library.register_fake("adaptau::topk")
+def _(u, i, k, exclude_indptr=None, exclude_indices=None, normalize="none"):
+    shape = (u.shape[0], k)
+    return u.new_empty(shape, dtype=compute_dtype(u)), u.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.register_fake("adaptau::ranks")
+def _(
+    u, i, target_indptr, target_indices, exclude_indptr=None, exclude_indices=None, normalize="none"
+):
+    return target_indices.new_empty(target_indices.shape)
+
+
+@torch.library.register_fake("adaptau::draw_negatives")
+def _(n_rows, n_negatives, n_items, seed):
+    return torch.empty((n_rows, n_negatives), dtype=torch.int64)

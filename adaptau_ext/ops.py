@@ -1,0 +1,265 @@
+"""The public operators. Each docstring opens with the naive equation; `adaptau_ext.reference` has
+the same functions in plain PyTorch.
+
+All of them take float32, bfloat16 or float16 embeddings (computed and accumulated in float32) or
+float64, with any strides, and give the same bits on any number of threads. A NaN or an infinity in a
+row makes that row's results NaN, and as a candidate the results of every row that scores it; nothing
+is raised, because on a GPU nobody could look. Bad shapes, dtypes and values raise `RuntimeError`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from adaptau_ext.arguments import Exclusion, Temperature, compute_dtype, csr_pair, optional_csr
+from adaptau_ext.arguments import row_temperature
+from adaptau_ext.autograd import gradient_bits
+
+Denominator = Literal["all", "negatives"]
+Normalize = Literal["both", "user", "item", "none"]
+Reduction = Literal["mean", "sum", "none"]
+
+_ops = torch.ops.adaptau
+
+
+def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
+    return None if x is None else row_temperature(x, u, n_rows)
+
+
+def fused_adaptive_softmax(
+    u: Tensor,
+    i: Tensor,
+    tau: Temperature,
+    *,
+    target: Tensor | None = None,
+    positive_tau: Temperature | None = None,
+    denominator: Denominator = "all",
+    normalize: Normalize = "both",
+    log_q: Tensor | None = None,
+    item_ids: Tensor | None = None,
+    exclude: Exclusion | None = None,
+    reduction: Reduction = "mean",
+    return_unit_loss: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    r"""Soft-max loss over all candidates with a temperature per user; no `[B, M]` tensor is stored.
+
+    ::
+
+        s = unit_rows(u) @ unit_rows(i).T                     # cosine, [B, M]
+        loss[b] = -s[b, t] / tau[b] + log(sum_j exp(s[b, j] / tau[b]))      # t = target[b]
+
+    With every option: negatives' logits are ``s[b, j] / tau[b] - log_q[j]`` over the candidates that
+    are neither the positive, nor excluded, nor duplicates of it. The positive's logit is
+    ``s[b, t] / positive_tau[b]``, less ``log_q[t]`` when it stands in the denominator.
+
+    Args:
+        u: `[B, d]` user embeddings, float32, bfloat16, float16 or float64.
+        i: `[M, d]` candidates, same dtype.
+        tau: temperature, > 0: a float, a scalar tensor, or `[B]`, one for each user. Divides scores.
+        target: `[B]` int64, row of `i` that is each user's positive. Default: row b (in-batch
+            negatives; then M >= B).
+        positive_tau: temperature of the positive's logit alone, like `tau`. Default: `tau`.
+        denominator: "all" puts the positive into the denominator (cross-entropy), "negatives" leaves it
+            out (the published Adap-tau code).
+        normalize: which side is divided by its norm: "both" (cosine), "user", "item" or "none".
+            A zero row stays zero and gets a zero gradient.
+        log_q: `[M]` log sampling probabilities, subtracted from the candidates' logits.
+        item_ids: `[M]` int64 in [0, 2^31). Candidates with the positive's id leave its denominator.
+            Default: every candidate is its own item.
+        exclude: known positives to leave out of each user's denominator: a SciPy CSR or a pair
+            (indptr `[B + 1]`, indices), ascending and distinct within a row. Holds `item_ids` when
+            those are given, rows of `i` otherwise. The positive itself is never left out.
+        reduction: "mean" or "sum" over users, or "none" for `[B]`.
+        return_unit_loss: also return `[B]` losses with every temperature 1 and no `log_q`, from the same
+            pass, without gradient: what Adap-tau sets the next temperatures from.
+
+    Returns:
+        The loss, float32 (float64 for float64 inputs); with `return_unit_loss`, (loss, unit_loss).
+        Differentiable once, in u, i, tau, positive_tau and log_q.
+
+    Raises:
+        RuntimeError: naming the argument, for a wrong dtype, device or shape, a temperature that is not
+            finite and > 0, a target out of range, a CSR that is not sorted, or a row without any
+            negative under denominator="negatives".
+
+    Source: Adap-tau (WWW 2023), equations 1 and 3; `log_q`: Yi et al., RecSys 2019.
+    """
+    n_rows = u.shape[0]
+    tau = row_temperature(tau, u, n_rows)
+    positive_tau = _optional_row(positive_tau, u, n_rows)
+    log_q = None if log_q is None else log_q.to(compute_dtype(u)).contiguous()
+    loss, unit_loss, *_ = _ops.fused_adaptive_softmax(
+        u,
+        i,
+        tau,
+        target,
+        positive_tau,
+        log_q,
+        item_ids,
+        *optional_csr(exclude, u.device),
+        denominator,
+        normalize,
+        reduction,
+        return_unit_loss,
+        0 if reduction == "none" else gradient_bits(u, i, tau, positive_tau, log_q),
+    )
+    return (loss, unit_loss) if return_unit_loss else loss
+
+
+def sampled_adaptive_softmax(
+    user_table: Tensor,
+    item_table: Tensor,
+    users: Tensor | None,
+    positives: Tensor,
+    tau: Temperature,
+    *,
+    n_negatives: int = 1024,
+    seed: int | None = None,
+    negatives: Tensor | None = None,
+    positive_tau: Temperature | None = None,
+    denominator: Denominator = "negatives",
+    normalize: Normalize = "both",
+    log_q: Tensor | None = None,
+    reduction: Reduction = "mean",
+    return_unit_loss: bool = False,
+    return_draws: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    r"""Soft-max loss over sampled negatives; no `[B, N, d]` tensor is stored.
+
+    ::
+
+        n = draw_negatives(B, n_negatives, n_items, seed)     # or `negatives`
+        s = (unit_rows(item_table)[n] @ unit_rows(user_table)[users][:, :, None])[..., 0]     # [B, N]
+        loss[b] = -s+[b] / positive_tau[b] + log(sum_n exp(s[b, n] / tau[b] - log_q[n]))
+
+    Negatives are drawn uniformly with replacement, inside the kernel, by a counter-based generator: the
+    same seed gives the same ids for any number of threads and on any device. Known positives are not
+    rejected, and a negative that happens to be the positive counts like any other.
+
+    Args:
+        user_table: `[n_users, d]`; item_table: `[n_items, d]`, same dtype.
+        users: `[B]` int64 rows of `user_table`, or None: row b for each b.
+        positives: `[B]` int64 rows of `item_table`.
+        tau, positive_tau, denominator, normalize, reduction, return_unit_loss: as in
+            `fused_adaptive_softmax`.
+        n_negatives: N, drawn for each row.
+        seed: of the draw; None takes one from PyTorch's default generator.
+        negatives: `[B, N]` int64 to use instead of drawing.
+        log_q: `[n_items]`, subtracted from the logits of sampled items (and of the positive where it
+            stands in the denominator).
+        return_draws: also return `[n_items]` int32, how often each item was a negative; a regulariser
+            on the rows used needs them.
+
+    Returns:
+        The loss, or (loss[, unit_loss][, draws]) with the extras asked for. Differentiable once, in
+        both tables (dense gradients), tau, positive_tau and log_q.
+
+    Raises:
+        RuntimeError: as `fused_adaptive_softmax`; also when B x N reaches 2^32.
+
+    Source: the sampled soft-max of the published Adap-tau MF, in closed form.
+    """
+    n_rows = positives.shape[0]
+    tau = row_temperature(tau, user_table, n_rows)
+    positive_tau = _optional_row(positive_tau, user_table, n_rows)
+    log_q = None if log_q is None else log_q.to(compute_dtype(user_table)).contiguous()
+    if seed is None:
+        seed = 0 if negatives is not None else int(torch.randint(2**62, ()))
+    loss, unit_loss, draws, *_ = _ops.sampled_adaptive_softmax(
+        user_table,
+        item_table,
+        users,
+        positives,
+        tau,
+        positive_tau,
+        negatives,
+        n_negatives,
+        seed,
+        log_q,
+        denominator,
+        normalize,
+        reduction,
+        return_unit_loss,
+        return_draws,
+        0
+        if reduction == "none"
+        else gradient_bits(user_table, item_table, tau, positive_tau, log_q),
+    )
+    extras = (unit_loss,) * return_unit_loss + (draws,) * return_draws
+    return (loss, *extras) if extras else loss
+
+
+def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+    """The `[n_rows, n_negatives]` int64 ids that `sampled_adaptive_softmax` draws for this seed.
+
+    Entry (b, n) is a function of (seed, b, n) alone: Philox4x32-10 (Salmon et al., SC 2011) with
+    Lemire's rejection, exactly uniform on [0, n_items).
+    """
+    return _ops.draw_negatives(n_rows, n_negatives, n_items, seed)
+
+
+def topk(
+    u: Tensor,
+    i: Tensor,
+    k: int,
+    *,
+    exclude: Exclusion | None = None,
+    normalize: Normalize = "none",
+) -> tuple[Tensor, Tensor]:
+    """The k best items of every user, exactly; no `[B, M]` tensor is stored.
+
+    ::
+
+        scores = u @ i.T                                      # [B, M], -inf where excluded
+        scores, ids = scores.topk(k)                          # ties: smaller id first
+
+    Scores are computed in float32 (float64 for float64), and the order is total: score descending, NaN
+    after every number, then id ascending.
+
+    Args:
+        u: `[B, d]`; i: `[M, d]`, same dtype.
+        k: 1 <= k <= M.
+        exclude: items each user must not be given, as in `fused_adaptive_softmax` (rows of `i`).
+        normalize: which side is divided by its norm first.
+
+    Returns:
+        (scores `[B, k]`, ids `[B, k]` int64), not differentiable.
+
+    Raises:
+        RuntimeError: also when exclusions leave a user fewer than k items.
+    """
+    return _ops.topk(
+        u.detach(), i.detach(), k, *optional_csr(exclude, u.device), normalize
+    )
+
+
+def ranks(
+    u: Tensor,
+    i: Tensor,
+    targets: Exclusion,
+    *,
+    exclude: Exclusion | None = None,
+    normalize: Normalize = "none",
+) -> Tensor:
+    """The exact rank of every held-out item, by counting: no selection, no `[B, M]` tensor.
+
+    ::
+
+        scores = u @ i.T                                      # [B, M], -inf where excluded
+        rank[b, t] = 1 + sum_j (scores[b, j] before scores[b, t] in the order of `topk`)
+
+    Args:
+        u, i, exclude, normalize: as in `topk`.
+        targets: the held-out items of each user, in the form of `exclude`. They compete with each other;
+            a target that is also excluded is ranked all the same.
+
+    Returns:
+        `[nnz]` int64, 1 = best, aligned with the targets' indices.
+    """
+    indptr, indices = csr_pair(targets, u.device)
+    return _ops.ranks(
+        u.detach(), i.detach(), indptr, indices, *optional_csr(exclude, u.device), normalize
+    )

@@ -1,0 +1,238 @@
+"""Plain-PyTorch twins of the operators: same names, same arguments, same results.
+
+They are the definition of what the operators mean, and the oracle of the tests. They store the
+`[B, M]` or `[B, N, d]` tensors that the operators exist to avoid; arguments are explained in
+`adaptau_ext.ops`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adaptau_ext.arguments import Exclusion, Temperature, csr_pair, row_temperature, split_normalize
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows divided by their Euclidean norm; a zero row stays zero and has zero gradient."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1), 0)
+
+
+def normalized_pair(u: Tensor, i: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
+    user, item = split_normalize(normalize)
+    return unit_rows(u) if user else u, unit_rows(i) if item else i
+
+
+def csr_mask(csr: Exclusion | None, n_rows: int, n_columns: int, device: torch.device) -> Tensor:
+    """The `[n_rows, n_columns]` bool matrix of a CSR's entries."""
+    mask = torch.zeros(n_rows, n_columns, dtype=torch.bool, device=device)
+    if csr is not None:
+        indptr, indices = csr_pair(csr, device)
+        rows = torch.repeat_interleave(torch.arange(n_rows, device=device), indptr.diff())
+        mask[rows, indices] = True
+    return mask
+
+
+def reduce(loss: Tensor, reduction: str) -> Tensor:
+    return {"mean": loss.mean, "sum": loss.sum, "none": lambda: loss}[reduction]()
+
+
+def row_losses(
+    positive_score: Tensor,  # [B]
+    scores: Tensor,  # [B, candidates]
+    left_out: Tensor,  # [B, candidates] bool: masked candidates and the positive itself
+    tau: Tensor,  # [B]
+    positive_tau: Tensor,  # [B]
+    log_q: Tensor | None,  # broadcastable to scores
+    positive_log_q: Tensor | None,  # [B]
+    denominator: str,
+) -> tuple[Tensor, Tensor]:
+    """Loss and unit loss per row: -z+ + log([exp(z+)] + sum over negatives of exp(z_j))."""
+
+    def loss(logits: Tensor, positive: Tensor) -> Tensor:
+        negatives = torch.logsumexp(logits.masked_fill(left_out, -torch.inf), dim=1)
+        total = torch.logaddexp(negatives, positive) if denominator == "all" else negatives
+        return total - positive
+
+    logits = scores / tau[:, None]
+    positive = positive_score / positive_tau
+    if log_q is not None and positive_log_q is not None:
+        logits = logits - log_q
+        positive = positive - positive_log_q if denominator == "all" else positive
+    return loss(logits, positive), loss(scores, positive_score).detach()
+
+
+def fused_adaptive_softmax(
+    u: Tensor,
+    i: Tensor,
+    tau: Temperature,
+    *,
+    target: Tensor | None = None,
+    positive_tau: Temperature | None = None,
+    denominator: str = "all",
+    normalize: str = "both",
+    log_q: Tensor | None = None,
+    item_ids: Tensor | None = None,
+    exclude: Exclusion | None = None,
+    reduction: str = "mean",
+    return_unit_loss: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    n_rows, n_items = u.shape[0], i.shape[0]
+    rows = torch.arange(n_rows, device=u.device)
+    target = rows if target is None else target
+    tau = row_temperature(tau, u, n_rows)
+    positive_tau = tau if positive_tau is None else row_temperature(positive_tau, u, n_rows)
+
+    left_out = torch.zeros(n_rows, n_items, dtype=torch.bool, device=u.device)
+    if item_ids is None:
+        left_out |= csr_mask(exclude, n_rows, n_items, u.device)
+    else:
+        n_ids = int(item_ids.max()) + 1 if n_items else 0
+        if exclude is not None:
+            indices = csr_pair(exclude, u.device)[1]
+            n_ids = max(n_ids, int(indices.max()) + 1 if indices.numel() else 0)
+        left_out |= csr_mask(exclude, n_rows, n_ids, u.device)[:, item_ids]
+        left_out |= item_ids[None, :] == item_ids[target][:, None]
+    left_out[rows, target] = True
+
+    u_hat, i_hat = normalized_pair(u, i, normalize)
+    scores = u_hat @ i_hat.T
+    positive_log_q = None if log_q is None else log_q[target]
+    loss, unit_loss = row_losses(
+        scores[rows, target], scores, left_out, tau, positive_tau, log_q, positive_log_q, denominator
+    )
+    loss = reduce(loss, reduction)
+    return (loss, unit_loss) if return_unit_loss else loss
+
+
+_PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
+_WORD = 0xFFFFFFFF
+
+
+def philox(seed: int, counter: Tensor) -> Tensor:
+    """Philox4x32-10 (Salmon et al., SC 2011) of `[..., 4]` int64 counters holding 32-bit words."""
+
+    def multiply(a: int, b: Tensor) -> tuple[Tensor, Tensor]:  # high and low word of a * b
+        low_half, high_half = a * (b & 0xFFFF), a * (b >> 16)  # both below 2^48
+        total_low = low_half + ((high_half & 0xFFFF) << 16)
+        return ((high_half >> 16) + (total_low >> 32)) & _WORD, total_low & _WORD
+
+    key = [seed & _WORD, (seed >> 32) & _WORD]
+    c0, c1, c2, c3 = counter.unbind(-1)
+    for _ in range(10):
+        high0, low0 = multiply(_PHILOX_MULTIPLIERS[0], c0)
+        high1, low1 = multiply(_PHILOX_MULTIPLIERS[1], c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ key[0], low1, high0 ^ c3 ^ key[1], low0
+        key = [(k + w) & _WORD for k, w in zip(key, _PHILOX_WEYL, strict=True)]
+    return torch.stack([c0, c1, c2, c3], dim=-1)
+
+
+def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+    """`[n_rows, n_negatives]` uniform ids; entry (b, n) depends on seed, b and n alone."""
+    row = torch.arange(n_rows)[:, None]
+    column = torch.arange(n_negatives)[None, :]
+    ids = torch.empty(n_rows, n_negatives, dtype=torch.int64)
+    todo = torch.ones_like(ids, dtype=torch.bool)
+    threshold = (2**32 - n_items) % n_items if n_items else 0
+    attempt = 0
+    while bool(todo.any()):
+        counter = torch.stack(
+            torch.broadcast_tensors(column // 4, row & _WORD, row >> 32, torch.tensor(attempt)), dim=-1
+        )
+        words = philox(seed, counter)
+        word = words.gather(-1, (column % 4).expand(n_rows, -1)[..., None])[..., 0]
+        product = word * n_items  # below 2^63: n_items is below 2^31
+        accept = todo & ((product & _WORD) >= threshold)
+        ids = torch.where(accept, product >> 32, ids)
+        todo &= ~accept
+        attempt += 1
+    return ids
+
+
+def sampled_adaptive_softmax(
+    user_table: Tensor,
+    item_table: Tensor,
+    users: Tensor | None,
+    positives: Tensor,
+    tau: Temperature,
+    *,
+    n_negatives: int = 1024,
+    seed: int | None = None,
+    negatives: Tensor | None = None,
+    positive_tau: Temperature | None = None,
+    denominator: str = "negatives",
+    normalize: str = "both",
+    log_q: Tensor | None = None,
+    reduction: str = "mean",
+    return_unit_loss: bool = False,
+    return_draws: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
+    n_rows, n_items = positives.shape[0], item_table.shape[0]
+    if negatives is None:
+        if seed is None:
+            seed = int(torch.randint(2**62, ()))
+        negatives = draw_negatives(n_rows, n_negatives, n_items, seed).to(item_table.device)
+    u = user_table if users is None else user_table[users]
+    tau = row_temperature(tau, u, n_rows)
+    positive_tau = tau if positive_tau is None else row_temperature(positive_tau, u, n_rows)
+
+    u_hat, i_hat = normalized_pair(u, item_table, normalize)
+    positive_score = (u_hat * i_hat[positives]).sum(1)
+    scores = torch.bmm(i_hat[negatives], u_hat[:, :, None])[..., 0]
+    loss, unit_loss = row_losses(
+        positive_score,
+        scores,
+        torch.zeros_like(scores, dtype=torch.bool),
+        tau,
+        positive_tau,
+        None if log_q is None else log_q[negatives],
+        None if log_q is None else log_q[positives],
+        denominator,
+    )
+    loss = reduce(loss, reduction)
+    draws = torch.bincount(negatives.flatten(), minlength=n_items).int()
+    extras = (unit_loss,) * return_unit_loss + (draws,) * return_draws
+    return (loss, *extras) if extras else loss
+
+
+def _order(scores: Tensor, excluded: Tensor) -> Tensor:
+    """Columns of each row, best first: score descending, NaN after every number, id ascending."""
+    ids = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+    by_score = torch.sort(scores.nan_to_num(nan=-torch.inf), dim=1, descending=True, stable=True)[1]
+    late = scores.isnan() + 2 * excluded.int()  # excluded last of all
+    return by_score.gather(
+        1, torch.sort(late.gather(1, by_score), dim=1, stable=True)[1]
+    ) if ids.numel() else ids
+
+
+def topk(
+    u: Tensor, i: Tensor, k: int, *, exclude: Exclusion | None = None, normalize: str = "none"
+) -> tuple[Tensor, Tensor]:
+    u_hat, i_hat = normalized_pair(u, i, normalize)
+    scores = u_hat @ i_hat.T
+    ids = _order(scores, csr_mask(exclude, *scores.shape, scores.device))[:, :k]
+    return scores.gather(1, ids), ids
+
+
+def ranks(
+    u: Tensor,
+    i: Tensor,
+    targets: Exclusion,
+    *,
+    exclude: Exclusion | None = None,
+    normalize: str = "none",
+) -> Tensor:
+    u_hat, i_hat = normalized_pair(u, i, normalize)
+    scores = u_hat @ i_hat.T
+    excluded = csr_mask(exclude, *scores.shape, scores.device)
+    indptr, indices = csr_pair(targets, u.device)
+    result = []
+    for row in range(u.shape[0]):
+        for target in indices[indptr[row] : indptr[row + 1]]:
+            others = excluded[row].clone()
+            others[target] = False
+            order = _order(scores[row : row + 1], others[None])[0]
+            result.append(int((order == target).nonzero()[0, 0]) + 1)
+    return torch.tensor(result, dtype=torch.int64, device=u.device)

@@ -1,0 +1,96 @@
+// What the four operators are asked to do, as plain data: no tensors, no devices' headers.
+//
+// The torch layer fills these structs after checking every shape and value; the CPU and CUDA
+// kernels read them. All pointers are borrowed for the duration of the call.
+#pragma once
+
+#include <cstdint>
+
+namespace adaptau {
+
+enum class DType { f32, f64, bf16, f16 };
+
+// A strided [rows, cols] matrix; strides count elements and may be zero or negative.
+struct Matrix {
+  const void* data;
+  DType dtype;
+  int64_t rows, cols;
+  int64_t row_stride, col_stride;
+};
+
+// Rows of sorted, distinct, in-range ids. indptr == nullptr means every row is empty.
+struct Csr {
+  const int64_t* indptr = nullptr;   // [rows + 1]
+  const int64_t* indices = nullptr;  // [nnz]
+};
+
+struct Normalize {
+  bool user, item;  // "both" = {1, 1}, "user" = {1, 0}, "item" = {0, 1}, "none" = {0, 0}
+};
+
+// Does the positive's own term stand in the denominator ("all") or not ("negatives")?
+enum class Denominator { all, negatives };
+
+// How one row's logits are made; shared by the dense and the sampled loss. T is the compute type.
+template <class T>
+struct SoftmaxTerms {
+  const T* tau;           // [B] temperature of the negatives
+  const T* positive_tau;  // [B] temperature of the positive, or nullptr: tau
+  const T* log_q;         // [M] subtracted from the negatives' logits, or nullptr
+  Denominator denominator;
+  Normalize normalize;
+};
+
+// Loss over every candidate: L_b = -z+ + log([e^z+] + sum_j e^(s_bj / tau_b - log_q_j)).
+template <class T>
+struct SoftmaxProblem {
+  Matrix users;           // [B, d]
+  Matrix items;           // [M, d]
+  const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself
+  Csr masked;             // per user: candidates that leave the denominator; never the positive
+  SoftmaxTerms<T> terms;
+};
+
+// Loss over drawn (or given) negatives, the rows of two tables addressed by id.
+template <class T>
+struct SampledProblem {
+  Matrix user_table;           // [n_users, d]
+  Matrix item_table;           // [n_items, d]
+  const int64_t* users;        // [B] or nullptr: row b
+  const int64_t* positives;    // [B]
+  const int64_t* negatives;    // [B, N] or nullptr: drawn by the counter generator from seed
+  int64_t n_rows, n_negatives;
+  uint64_t seed;
+  SoftmaxTerms<T> terms;
+};
+
+// Where results go; a null pointer means "not wanted". Gradients are of sum_b weight_b * L_b.
+template <class T>
+struct SoftmaxOutput {
+  T* loss;               // [B]
+  T* unit_loss;          // [B] the same loss with both temperatures 1 and no log_q, or nullptr
+  const T* weight;       // [B] or nullptr: no gradients
+  T* grad_users;         // [B, d] contiguous; for the sampled loss also [B, d], one row a batch row
+  T* grad_items;         // [M, d] contiguous
+  T* grad_tau;           // [B]
+  T* grad_positive_tau;  // [B]
+  T* grad_log_q;         // [M]
+  int32_t* draws;        // [n_items] how often each item was a negative (sampled loss), or nullptr
+};
+
+// The k best candidates of each user in the total order of order.h.
+struct TopkProblem {
+  Matrix users, items;
+  Csr excluded;
+  Normalize normalize;
+  int64_t k;
+};
+
+// The 1-based place of each target among its user's candidates; exclusions leave the competition.
+struct RanksProblem {
+  Matrix users, items;
+  Csr targets, excluded;
+  Normalize normalize;
+};
+
+}  // namespace adaptau

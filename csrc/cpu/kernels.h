@@ -1,0 +1,111 @@
+// The micro-kernels every CPU operator is made of, one table an instruction set.
+//
+// kernels/*.inl are compiled once per instruction set (baseline, AVX2 + FMA, AVX-512); an operator
+// picks a table once per call with active_kernels<T>() and calls through it. Drivers
+// (softmax.cpp, ...) hold the algorithm and are compiled once, for the baseline.
+//
+// Tiles. Scores are computed 48 items x 48 users at a time, items as rows, users as lanes: what
+// belongs to a user (shift, sum, threshold) is then one vector lane, and nothing is reduced
+// across lanes. Users are packed once a call, [group][d][48]; items are read as they lie.
+#pragma once
+
+#include <cstdint>
+
+#include "../core/order.h"
+
+namespace adaptau {
+
+constexpr int kTile = 48;       // items a panel, users a group
+constexpr int kRowAlign = 64;   // bytes; rows handed to the kernels are padded with zeros to this
+
+// Elements in a padded row of d elements.
+template <class T>
+constexpr int64_t padded(int64_t d) {
+  constexpr int64_t step = kRowAlign / static_cast<int64_t>(sizeof(T));
+  return (d + step - 1) / step * step;
+}
+
+// Base-2 soft-max state of a group of users, one lane a user.
+template <class T>
+struct ExpState {
+  T* shift;         // [48] E = exp2(score - shift); padded lanes hold a huge shift
+  double* sum;      // [48] sum of E
+  const T* inv_k;   // [48] or nullptr: takes the temperature off again, score * inv_k = s log2(e)
+  T* unit_shift;    // [48] the same for temperature 1, used when inv_k is given
+  double* unit_sum; // [48]
+};
+
+// Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]).
+template <class T>
+struct BucketSamples {
+  int64_t rows;
+  const uint32_t* starts;  // [rows + 1] positions into local / values
+  const uint16_t* local;   // item within the bucket
+  const T* table;          // the bucket's first item row
+  int64_t ld;              // elements between item rows; a multiple of the vector length
+  int64_t d;               // elements that count; a multiple of the vector length
+  const T* inverse_norm;   // of the bucket's items, or nullptr: 1
+};
+
+template <class T>
+struct Kernels {
+  const char* name;
+
+  // C[m, n] = (accumulate ? C : 0) + A B. A(i, k) = a[i * a_row + k * a_col]; B, C row-major.
+  // n is a multiple of the vector length. One multiply-add a k, in order, an element: the result
+  // does not depend on how the tile is cut.
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b,
+               int64_t ldb, T* c, int64_t ldc, bool accumulate);
+
+  // Rows x[n, ld] in place: x /= |x| over the first d elements, inverse_norm = 1 / |x| (0 for a
+  // zero row, which stays zero). Safe for any finite norm.
+  void (*normalize)(int64_t n, int64_t d, int64_t ld, T* x, T* inverse_norm);
+
+  // out[r] = <x_r, x_r> of rows `stride` apart, d a multiple of the vector length.
+  void (*square_norms)(int64_t n, int64_t d, int64_t stride, const T* x, T* out);
+
+  // Chain rule through the normalisation: g = (g - <g, x> x) * inverse_norm, x the unit row.
+  void (*normalize_backward)(int64_t n, int64_t ld, const T* x, const T* inverse_norm, T* g);
+
+  // Tile of base-2 scores -> exponentials in place, sums added to the state. tile[48][48].
+  void (*exp_tile)(int64_t items, int64_t lanes, T* tile, const ExpState<T>& state);
+  // Adds exp2(score * inv_k - unit_shift) to unit_sum; the tile is left alone.
+  void (*unit_tile)(int64_t items, int64_t lanes, const T* tile, const ExpState<T>& state);
+  // lane_max[l] = max(lane_max[l], tile[:, l]); NaN is passed over.
+  void (*max_tile)(int64_t items, int64_t lanes, const T* tile, T* lane_max);
+
+  // Positions item * 48 + lane of scores whose key is at least threshold[lane], ascending.
+  // Returns how many.
+  int64_t (*scan_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
+                       uint16_t* hits);
+  // count[lane] += number of items whose key is at least threshold[lane].
+  void (*count_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
+                     Key<T>* count);
+
+  T (*dot)(int64_t n, const T* a, const T* b);            // one multiply-add a k, in order
+  void (*axpy)(int64_t n, T alpha, const T* x, T* y);     // y += alpha x
+
+  // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
+  void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
+
+  // values[p] = <user row, item row> * inverse_norm for every sample of the bucket.
+  // With shift: values[p] = exp2(that - shift[row]), and unit_values[p] = the exponential of the
+  // score at temperature 1 where inv_k is given.
+  void (*sampled_scores)(const BucketSamples<T>& bucket, const T* users, int64_t ld_users,
+                         const T* shift, const T* inv_k, T* values, T* unit_values);
+  // sum[row] += sum_p values[p].
+  void (*sum_samples)(const BucketSamples<T>& bucket, const T* values, double* sum);
+  // out[row] += sum_p values[p] * inverse_norm * item row.
+  void (*sampled_accumulate)(const BucketSamples<T>& bucket, const T* values, T* out,
+                             int64_t ld_out);
+  // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row, ld apart.
+  void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows,
+                          int64_t ld_rows, T* grad, int64_t ld_grad);
+};
+
+// The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512).
+// Throws std::runtime_error when the variable names a level that is unknown or not available.
+template <class T>
+const Kernels<T>& active_kernels();
+
+}  // namespace adaptau

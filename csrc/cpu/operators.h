@@ -1,0 +1,39 @@
+// The four operators on the CPU. Each documents its algorithm in its own file.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../core/parallel.h"
+#include "../core/problem.h"
+
+namespace adaptau {
+
+// softmax.cpp. Scratch beyond [B, d] and the outputs stays below workspace_bytes.
+template <class T>
+void fused_softmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
+                   const Parallel& parallel, int64_t workspace_bytes);
+
+// sampled.cpp
+template <class T>
+void sampled_softmax(const SampledProblem<T>& problem, const SoftmaxOutput<T>& out,
+                     const Parallel& parallel);
+
+// topk.cpp: scores [B, k], ids [B, k]. Every user must have at least k candidates left.
+template <class T>
+void topk(const TopkProblem& problem, T* scores, int64_t* ids, const Parallel& parallel);
+
+// ranks.cpp: ranks [nnz of targets], 1-based.
+template <class T>
+void ranks(const RanksProblem& problem, int64_t* ranks, const Parallel& parallel);
+
+// masks.cpp: the candidates that leave each user's denominator, as positions in i, the positive
+// itself excepted: those whose id is excluded for the user, and those that carry the positive's id.
+struct MaskedCandidates {
+  std::vector<int64_t> indptr, indices;
+  Csr csr() const { return {indptr.data(), indices.data()}; }
+};
+MaskedCandidates masked_candidates(int64_t n_users, int64_t n_items, const int64_t* target,
+                                   const int64_t* item_ids, const Csr& excluded_ids);
+
+}  // namespace adaptau

@@ -1,0 +1,115 @@
+// What top-k and ranks share: users packed by groups of 48, items streaming by in panels of 48,
+// a 48 x 48 tile of scores that is looked at and forgotten.
+//
+// A score is one multiply-add a dimension, in order, of the (normalised, rounded) rows: the same
+// number whichever operator, tile or thread computes it. Rankings are exact with respect to it.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "rows.h"
+
+namespace adaptau {
+
+template <class T>
+class Scan {
+ public:
+  Scan(const Matrix& users, const Matrix& items, Normalize normalize, const std::vector<int64_t>& order)
+      : items_(items), normalize_(normalize), kernels_(active_kernels<T>()), d_(users.cols),
+        ld_(padded<T>(d_)), n_users_(users.rows), order_(order),
+        in_place_(readable_in_place<T>(items) && !normalize.item),
+        users_((users.rows + kTile) * ld_), packed_((users.rows + kTile) * ld_) {
+    for (int64_t g = 0; g < groups(); ++g) {
+      const int64_t n = users_in(g);
+      T* rows = users_.get() + g * kTile * ld_;
+      for (int64_t l = 0; l < n; ++l)
+        read_rows(users, user(g, l), 1, normalize_.user, kernels_, rows + l * ld_, ld_,
+                  static_cast<T*>(nullptr));
+      pack_group(rows, n, ld_, static_cast<const T*>(nullptr), packed_.get() + g * kTile * ld_);
+    }
+  }
+
+  int64_t groups() const { return (n_users_ + kTile - 1) / kTile; }
+  int64_t panels() const { return (items_.rows + kTile - 1) / kTile; }
+  int64_t users_in(int64_t g) const { return std::min<int64_t>(kTile, n_users_ - g * kTile); }
+  int64_t items_in(int64_t panel) const {
+    return std::min<int64_t>(kTile, items_.rows - panel * kTile);
+  }
+  int64_t lanes(int64_t g) const { return active_lanes<T>(users_in(g)); }
+  // The batch row in lane l of group g.
+  int64_t user(int64_t g, int64_t l) const {
+    return order_.empty() ? g * kTile + l : order_[g * kTile + l];
+  }
+  const Kernels<T>& kernels() const { return kernels_; }
+
+  // A worker's view of the catalogue.
+  class Reader {
+   public:
+    explicit Reader(const Scan& scan)
+        : scan_(scan), panel_(scan.in_place_ ? 0 : kTile * scan.ld_), tile_(kTile * kTile) {}
+    void load(int64_t panel) {
+      const int64_t first = panel * kTile;
+      if (scan_.in_place_) {
+        rows_ = row_in_place<T>(scan_.items_, first);
+        stride_ = scan_.items_.row_stride;
+      } else {
+        read_rows(scan_.items_, first, scan_.items_in(panel), scan_.normalize_.item,
+                  scan_.kernels_, panel_.get(), scan_.ld_, static_cast<T*>(nullptr));
+        rows_ = panel_.get();
+        stride_ = scan_.ld_;
+      }
+      items_ = scan_.items_in(panel);
+    }
+    // Scores of the loaded panel for group g: [items][48].
+    const T* score(int64_t g) {
+      scan_.kernels_.gemm(items_, scan_.lanes(g), scan_.d_, rows_, stride_, 1,
+                          scan_.packed_.get() + g * kTile * scan_.ld_, kTile, tile_.get(), kTile,
+                          false);
+      return tile_.get();
+    }
+    int64_t items() const { return items_; }
+
+   private:
+    const Scan& scan_;
+    Buffer<T> panel_, tile_;
+    const T* rows_ = nullptr;
+    int64_t stride_ = 0, items_ = 0;
+  };
+
+  // The score of one item for the user in lane l of group g.
+  T score_one(int64_t g, int64_t l, int64_t item, T* scratch) const {
+    const T* row = scratch;
+    if (in_place_) {
+      row = row_in_place<T>(items_, item);
+    } else {
+      read_rows(items_, item, 1, normalize_.item, kernels_, scratch, ld_, static_cast<T*>(nullptr));
+    }
+    return kernels_.dot(d_, row, users_.get() + (g * kTile + l) * ld_);
+  }
+  int64_t row_length() const { return ld_; }
+
+ private:
+  const Matrix& items_;
+  const Normalize normalize_;
+  const Kernels<T>& kernels_;
+  const int64_t d_, ld_, n_users_;
+  const std::vector<int64_t>& order_;
+  const bool in_place_;
+  Buffer<T> users_, packed_;
+};
+
+// A division of the work into groups-of-users x ranges-of-panels that keeps every worker busy.
+struct ScanTasks {
+  int64_t groups_a_task, user_tasks, ranges;
+  ScanTasks(int64_t groups, int64_t panels, int workers) {
+    groups_a_task = std::max<int64_t>(1, std::min<int64_t>(4, groups / (2 * workers)));
+    user_tasks = (groups + groups_a_task - 1) / groups_a_task;
+    ranges = 1;
+    if (user_tasks < 2 * workers)
+      ranges = std::max<int64_t>(
+          1, std::min<int64_t>(2 * workers / std::max<int64_t>(1, user_tasks), panels / 64));
+  }
+};
+
+}  // namespace adaptau

@@ -1,0 +1,427 @@
+// The adaptive-temperature soft-max over every candidate, without a [B, M] matrix.
+//
+// First pass, one owner a group of 48 users: panels of 48 items stream by; a 48 x 48 tile of scores
+// becomes exponentials in the first-level cache, and at once Z_b += sum_j e_bj and
+// O_b += sum_j e_bj i^_j (flash attention with K = V = items). Z and O are all that loss, dL/du,
+// dL/dtau need. Second pass, one owner a panel of items: dL/di^_j = sum_b e_bj w_b u^_b, from
+// exponentials stashed by the first pass when a block of users fits the workspace, else recomputed.
+//
+// The positive is masked out of every tile and put back exactly, so that p - 1 never cancels.
+//
+// Shifts. With both sides normalised the logit is at most k = 1 / tau: e = exp(k (s - 1)) needs no
+// running maximum as long as exp(-2k) is representable. Otherwise the maximum is kept online, and
+// moved only when a score exceeds it by 2^10.
+//
+// Every sum has a fixed order that depends on the shape alone: the result is the same bit for bit
+// on any number of threads.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "loss_row.h"
+#include "operators.h"
+#include "rows.h"
+
+namespace adaptau {
+namespace {
+
+constexpr double kMaxShiftLag = 10;  // in powers of two
+constexpr int64_t kGroupsPerTask = 4;
+constexpr int64_t kPanelsPerTask = 16;
+
+// The soft-max state of one group over one range of items.
+template <class T>
+struct GroupState {
+  T shift[kTile], unit_shift[kTile];
+  double sum[kTile], unit_sum[kTile];
+};
+
+// A worker's scratch.
+template <class T>
+struct Scratch {
+  Buffer<T> panel, inverse_norm, tile, lane_max, grad;
+  Buffer<int64_t> cursor;
+};
+
+template <class T>
+class FusedSoftmax {
+ public:
+  FusedSoftmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
+               const Parallel& parallel, int64_t workspace_bytes)
+      : p_(problem), terms_(problem.terms), out_(out), parallel_(parallel),
+        kernels_(active_kernels<T>()), B_(p_.users.rows), M_(p_.items.rows), d_(p_.users.cols),
+        ld_(padded<T>(d_)), n_groups_((B_ + kTile - 1) / kTile), n_panels_((M_ + kTile - 1) / kTile) {
+    gradients_ = out_.weight != nullptr;
+    item_pass_ = gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr);
+    online_ = !logits_are_bounded(terms_, B_);
+
+    // Ranges of items give small batches enough tasks; they depend on the shape only.
+    splits_ = std::max<int64_t>(1, std::min<int64_t>(8 / std::max<int64_t>(1, n_groups_), n_panels_ / 64));
+    const int64_t group_bytes = kTile * kTile * static_cast<int64_t>(sizeof(T)) * n_panels_;
+    const int64_t fitting = workspace_bytes / std::max<int64_t>(1, group_bytes);
+    stash_ = item_pass_ && !online_ && (fitting >= 2 || fitting >= n_groups_);
+    groups_a_block_ = stash_ ? std::min(fitting, n_groups_) : n_groups_;
+    if (stash_) stash_tiles_ = Buffer<T>(groups_a_block_ * kTile * kTile * n_panels_);
+    scratch_.resize(parallel_.workers);
+  }
+
+  void run() {
+    if (B_ == 0) {
+      if (gradients_ && out_.grad_items != nullptr)
+        std::fill_n(out_.grad_items, M_ * d_, T(0));
+      if (gradients_ && out_.grad_log_q != nullptr) std::fill_n(out_.grad_log_q, M_, T(0));
+      return;
+    }
+    prepare_users();
+    if (item_pass_) order_positives();
+    for (int64_t first = 0; first < n_groups_; first += groups_a_block_) {
+      const int64_t last = std::min(first + groups_a_block_, n_groups_);
+      user_pass(first, last);
+      if (item_pass_) item_pass(first, last);
+    }
+  }
+
+ private:
+  int64_t target(int64_t b) const { return p_.target != nullptr ? p_.target[b] : b; }
+  int64_t rows_in_group(int64_t g) const { return std::min<int64_t>(kTile, B_ - g * kTile); }
+  int64_t items_in_panel(int64_t p) const { return std::min<int64_t>(kTile, M_ - p * kTile); }
+  T positive_tau(int64_t b) const {
+    return terms_.positive_tau != nullptr ? terms_.positive_tau[b] : terms_.tau[b];
+  }
+  T* stash(int64_t block_group, int64_t panel) const {
+    return stash_tiles_.get() + (block_group * n_panels_ + panel) * kTile * kTile;
+  }
+  void prepare_users() {
+    const int64_t rows = n_groups_ * kTile;
+    users_ = Buffer<T>(rows * ld_);
+    packed_ = Buffer<T>(rows * ld_);
+    positives_ = Buffer<T>(rows * ld_);
+    user_inverse_norm_ = Buffer<T>(rows);
+    positive_score_ = Buffer<T>(rows);
+    tau_lanes_ = Buffer<T>(rows, T(0));
+    if (gradients_) {
+      weighted_o_ = Buffer<T>(splits_ * rows * ld_);
+      coefficient_ = Buffer<T>(rows, T(0));
+      positive_coefficient_ = Buffer<T>(rows, T(0));
+      if (item_pass_) weighted_users_ = Buffer<T>(rows * ld_);
+    }
+    states_.resize(splits_ * n_groups_);
+    for_each_task(parallel_, n_groups_, [&](int64_t g, int) {
+      const int64_t first = g * kTile, n = rows_in_group(g);
+      T* users = users_.get() + first * ld_;
+      std::fill_n(users, kTile * ld_, T(0));
+      read_rows(p_.users, first, n, terms_.normalize.user, kernels_, users, ld_,
+                user_inverse_norm_.get() + first);
+      T scale[kTile];
+      for (int64_t l = 0; l < n; ++l) {
+        const int64_t b = first + l;
+        T* positive = positives_.get() + b * ld_;
+        read_rows(p_.items, target(b), 1, terms_.normalize.item, kernels_, positive, ld_,
+                  static_cast<T*>(nullptr));
+        positive_score_[b] = kernels_.dot(d_, users + l * ld_, positive);
+        tau_lanes_[b] = terms_.tau[b];
+        scale[l] = static_cast<T>(kLog2e / terms_.tau[b]);
+      }
+      pack_group(users, n, ld_, scale, packed_.get() + first * ld_);
+    });
+  }
+
+  // Rows by positive, so that the owner of an item finds the users whose positive it is.
+  void order_positives() {
+    by_positive_.resize(B_);
+    for (int64_t b = 0; b < B_; ++b) by_positive_[b] = b;
+    std::stable_sort(by_positive_.begin(), by_positive_.end(),
+                     [&](int64_t a, int64_t b) { return target(a) < target(b); });
+  }
+
+  Scratch<T>& scratch(int worker) {
+    Scratch<T>& s = scratch_[worker];
+    if (s.panel.get() == nullptr) {
+      s.panel = Buffer<T>(kTile * ld_);
+      s.inverse_norm = Buffer<T>(kTile);
+      s.tile = Buffer<T>(kTile * kTile);
+      s.lane_max = Buffer<T>(kTile);
+      if (item_pass_) s.grad = Buffer<T>(kTile * ld_);
+      s.cursor = Buffer<int64_t>(n_groups_ * kTile);
+    }
+    return s;
+  }
+
+  void read_panel(int64_t panel, Scratch<T>& s) {
+    read_rows(p_.items, panel * kTile, items_in_panel(panel), terms_.normalize.item, kernels_,
+              s.panel.get(), ld_, s.inverse_norm.get());
+  }
+
+  // Cursors into the masked candidates of users [first, last), at the first item of a panel.
+  void seek(int64_t first_user, int64_t last_user, int64_t panel, Scratch<T>& s) {
+    if (p_.masked.indptr == nullptr) return;
+    for (int64_t b = first_user; b < last_user; ++b) {
+      const int64_t* begin = p_.masked.indices + p_.masked.indptr[b];
+      const int64_t* end = p_.masked.indices + p_.masked.indptr[b + 1];
+      s.cursor[b] = std::lower_bound(begin, end, panel * kTile) - p_.masked.indices;
+    }
+  }
+
+  // Base-2 scores of a panel and a group, masked candidates and the positive at -inf.
+  void score(int64_t panel, int64_t g, T* tile, Scratch<T>& s) {
+    const int64_t items = items_in_panel(panel), n = rows_in_group(g), first = panel * kTile;
+    kernels_.gemm(items, active_lanes<T>(n), ld_, s.panel.get(), ld_, 1,
+                  packed_.get() + g * kTile * ld_, kTile, tile, kTile, false);
+    constexpr T never = -std::numeric_limits<T>::infinity();
+    for (int64_t l = 0; l < n; ++l) {
+      const int64_t b = g * kTile + l, t = target(b) - first;
+      if (t >= 0 && t < items) tile[t * kTile + l] = never;
+      if (p_.masked.indptr == nullptr) continue;
+      int64_t& cursor = s.cursor[b];
+      for (; cursor < p_.masked.indptr[b + 1] && p_.masked.indices[cursor] < first + items; ++cursor)
+        tile[(p_.masked.indices[cursor] - first) * kTile + l] = never;
+    }
+  }
+
+  void subtract_log_q(int64_t panel, int64_t lanes, T* tile) {
+    for (int64_t j = 0; j < items_in_panel(panel); ++j) {
+      const T bias = static_cast<T>(terms_.log_q[panel * kTile + j] * kLog2e);
+      for (int64_t l = 0; l < lanes; ++l) tile[j * kTile + l] -= bias;
+    }
+  }
+
+  // Moves shifts up to the tile's maximum where it exceeds them by far; returns the sums' and O's
+  // factors in lane_max (1 where nothing moved), and whether anything moved.
+  static bool raise_shift(int64_t lanes, const T* inv_k, T* lane_max, T* shift, double* sum) {
+    bool moved = false;
+    for (int64_t l = 0; l < lanes; ++l) {
+      const T top = inv_k != nullptr ? lane_max[l] * inv_k[l] : lane_max[l];
+      lane_max[l] = 1;
+      if (!(top > shift[l] + T(kMaxShiftLag))) continue;
+      lane_max[l] = std::exp2(shift[l] - top);
+      sum[l] *= lane_max[l];
+      shift[l] = top;
+      moved = true;
+    }
+    return moved;
+  }
+
+  void reset(int64_t g, GroupState<T>& state) {
+    for (int64_t l = 0; l < kTile; ++l) {
+      const int64_t b = g * kTile + l;
+      const T unset = std::numeric_limits<T>::lowest() / 4;
+      const T bound = static_cast<T>(kLog2e / (b < B_ ? terms_.tau[b] : 1));
+      state.shift[l] = online_ ? unset : bound;
+      state.unit_shift[l] = online_ ? unset : T(0);
+      state.sum[l] = state.unit_sum[l] = 0;
+    }
+  }
+
+  // One tile of the first pass: scores -> exponentials, sums, O.
+  void accumulate(int64_t panel, int64_t g, T* tile, T* o, GroupState<T>& state, Scratch<T>& s) {
+    const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
+    score(panel, g, tile, s);
+    const ExpState<T> lanes_state{state.shift, state.sum, tau_lanes_.get() + g * kTile,
+                                  state.unit_shift, state.unit_sum};
+    auto tile_max = [&] {
+      std::fill_n(s.lane_max.get(), kTile, -std::numeric_limits<T>::infinity());
+      kernels_.max_tile(items, lanes, tile, s.lane_max.get());
+    };
+    if (out_.unit_loss != nullptr) {
+      if (online_) {
+        tile_max();
+        raise_shift(lanes, lanes_state.inv_k, s.lane_max.get(), state.unit_shift, state.unit_sum);
+      }
+      kernels_.unit_tile(items, lanes, tile, lanes_state);
+    }
+    if (terms_.log_q != nullptr) subtract_log_q(panel, lanes, tile);
+    if (online_) {
+      tile_max();
+      if (raise_shift(lanes, nullptr, s.lane_max.get(), state.shift, state.sum) && gradients_)
+        for (int64_t l = 0; l < rows_in_group(g); ++l)
+          for (int64_t k = 0; k < ld_; ++k) o[l * ld_ + k] *= s.lane_max[l];
+    }
+    kernels_.exp_tile(items, lanes, tile, lanes_state);
+    if (gradients_)
+      kernels_.gemm(rows_in_group(g), ld_, items, tile, 1, kTile, s.panel.get(), ld_, o, ld_, true);
+  }
+
+  void user_pass(int64_t first_group, int64_t last_group) {
+    const int64_t n = last_group - first_group;
+    const int64_t a_task = std::max<int64_t>(
+        1, std::min(kGroupsPerTask, n * splits_ / (2 * parallel_.workers)));
+    const int64_t blocks = (n + a_task - 1) / a_task;
+    const int64_t rows = n_groups_ * kTile;
+    for_each_task(parallel_, blocks * splits_, [&](int64_t task, int worker) {
+      Scratch<T>& s = scratch(worker);
+      const int64_t split = task / blocks, g0 = first_group + task % blocks * a_task;
+      const int64_t g1 = std::min(g0 + a_task, last_group);
+      const int64_t p0 = n_panels_ * split / splits_, p1 = n_panels_ * (split + 1) / splits_;
+      T* o = gradients_ ? weighted_o_.get() + split * rows * ld_ : nullptr;
+      for (int64_t g = g0; g < g1; ++g) {
+        reset(g, states_[split * n_groups_ + g]);
+        if (gradients_) std::fill_n(o + g * kTile * ld_, kTile * ld_, T(0));
+      }
+      seek(g0 * kTile, std::min(g1 * kTile, B_), p0, s);
+      for (int64_t panel = p0; panel < p1; ++panel) {
+        read_panel(panel, s);
+        for (int64_t g = g0; g < g1; ++g)
+          accumulate(panel, g, stash_ ? stash(g - first_group, panel) : s.tile.get(),
+                     o + (gradients_ ? g * kTile * ld_ : 0), states_[split * n_groups_ + g], s);
+      }
+    });
+    for_each_task(parallel_, n, [&](int64_t task, int) {
+      const int64_t g = first_group + task;
+      merge_splits(g);
+      for (int64_t l = 0; l < rows_in_group(g); ++l) finish_row(g * kTile + l, l, states_[g]);
+    });
+  }
+
+  void merge_splits(int64_t g) {
+    GroupState<T>& into = states_[g];
+    const int64_t rows = n_groups_ * kTile;
+    for (int64_t split = 1; split < splits_; ++split) {
+      const GroupState<T>& from = states_[split * n_groups_ + g];
+      for (int64_t l = 0; l < rows_in_group(g); ++l) {
+        const T top = std::max(into.shift[l], from.shift[l]);
+        const T keep = std::exp2(into.shift[l] - top), add = std::exp2(from.shift[l] - top);
+        into.sum[l] = into.sum[l] * keep + from.sum[l] * add;
+        into.shift[l] = top;
+        const T unit_top = std::max(into.unit_shift[l], from.unit_shift[l]);
+        into.unit_sum[l] = into.unit_sum[l] * std::exp2(into.unit_shift[l] - unit_top) +
+                           from.unit_sum[l] * std::exp2(from.unit_shift[l] - unit_top);
+        into.unit_shift[l] = unit_top;
+        if (!gradients_) continue;
+        T* o = weighted_o_.get() + (g * kTile + l) * ld_;
+        const T* other = o + split * rows * ld_;
+        for (int64_t k = 0; k < ld_; ++k) o[k] = o[k] * keep + other[k] * add;
+      }
+    }
+  }
+
+  // Loss and the user's side of the gradient, from Z and O.
+  void finish_row(int64_t b, int64_t l, const GroupState<T>& state) {
+    const double s = positive_score_[b];
+    const RowTerms row = finish_losses(
+        terms_, b, target(b),
+        {state.shift[l] * kLn2, state.sum[l], state.unit_shift[l] * kLn2, state.unit_sum[l], s},
+        out_);
+    if (!gradients_) return;
+    coefficient_[b] = static_cast<T>(row.coefficient);
+    positive_coefficient_[b] = static_cast<T>(row.positive);
+    T* o = weighted_o_.get() + b * ld_;
+    const T* user = users_.get() + b * ld_;
+    const T* positive = positives_.get() + b * ld_;
+    finish_temperatures(terms_, b, row, kernels_.dot(d_, user, o), s, out_);
+    const T from_negatives = static_cast<T>(row.coefficient * row.inv_tau);
+    const T from_positive = static_cast<T>(row.positive * row.inv_positive_tau);
+    if (item_pass_)
+      for (int64_t k = 0; k < ld_; ++k) weighted_users_[b * ld_ + k] = user[k] * from_negatives;
+    if (out_.grad_users == nullptr) return;
+    for (int64_t k = 0; k < ld_; ++k) o[k] = o[k] * from_negatives + positive[k] * from_positive;
+    if (terms_.normalize.user)
+      kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
+    std::copy_n(o, d_, out_.grad_users + b * d_);
+  }
+
+  void item_pass(int64_t first_group, int64_t last_group) {
+    const bool first = first_group == 0, last = last_group == n_groups_;
+    const int64_t a_task = std::max<int64_t>(
+        1, std::min(kPanelsPerTask, n_panels_ / (4 * parallel_.workers)));
+    for_each_task(parallel_, (n_panels_ + a_task - 1) / a_task, [&](int64_t task, int worker) {
+      Scratch<T>& s = scratch(worker);
+      const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
+      if (!stash_) seek(first_group * kTile, std::min(last_group * kTile, B_), p0, s);
+      for (int64_t panel = p0; panel < p1; ++panel) {
+        const int64_t items = items_in_panel(panel);
+        std::fill_n(s.grad.get(), items * ld_, T(0));
+        if (!first) add_item_rows(panel, s);
+        if (!stash_ || last) read_panel(panel, s);
+        for (int64_t g = first_group; g < last_group; ++g) {
+          const T* tile = stash_ ? stash(g - first_group, panel) : recompute(panel, g, s);
+          kernels_.gemm(items, ld_, rows_in_group(g), tile, kTile, 1,
+                        weighted_users_.get() + g * kTile * ld_, ld_, s.grad.get(), ld_, true);
+          if (out_.grad_log_q != nullptr) add_log_q_gradient(panel, g, tile, first && g == 0);
+        }
+        if (last) finish_items(panel, s);
+        store_item_rows(panel, s);
+      }
+    });
+  }
+
+  const T* recompute(int64_t panel, int64_t g, Scratch<T>& s) {
+    T* tile = s.tile.get();
+    const int64_t lanes = active_lanes<T>(rows_in_group(g));
+    score(panel, g, tile, s);
+    if (terms_.log_q != nullptr) subtract_log_q(panel, lanes, tile);
+    double unused[kTile] = {};
+    kernels_.exp_tile(items_in_panel(panel), lanes, tile,
+                      {states_[g].shift, unused, nullptr, nullptr, nullptr});
+    return tile;
+  }
+
+  void add_log_q_gradient(int64_t panel, int64_t g, const T* tile, bool start) {
+    for (int64_t j = 0; j < items_in_panel(panel); ++j) {
+      T& grad = out_.grad_log_q[panel * kTile + j];
+      grad = (start ? T(0) : grad) -
+             kernels_.dot(rows_in_group(g), tile + j * kTile, coefficient_.get() + g * kTile);
+    }
+  }
+
+  // The positives' share, and the chain rule through the items' normalisation.
+  void finish_items(int64_t panel, Scratch<T>& s) {
+    const int64_t items = items_in_panel(panel), first = panel * kTile;
+    auto next = std::lower_bound(by_positive_.begin(), by_positive_.end(), first,
+                                 [&](int64_t b, int64_t item) { return target(b) < item; });
+    for (; next != by_positive_.end() && target(*next) < first + items; ++next) {
+      const int64_t b = *next;
+      kernels_.axpy(ld_, positive_coefficient_[b] / positive_tau(b),
+                    users_.get() + b * ld_, s.grad.get() + (target(b) - first) * ld_);
+      if (out_.grad_log_q != nullptr && terms_.denominator == Denominator::all)
+        out_.grad_log_q[target(b)] -= positive_coefficient_[b];
+    }
+    if (terms_.normalize.item)
+      kernels_.normalize_backward(items, ld_, s.panel.get(), s.inverse_norm.get(), s.grad.get());
+  }
+
+  void add_item_rows(int64_t panel, Scratch<T>& s) {
+    if (out_.grad_items == nullptr) return;
+    for (int64_t j = 0; j < items_in_panel(panel); ++j)
+      std::copy_n(out_.grad_items + (panel * kTile + j) * d_, d_, s.grad.get() + j * ld_);
+  }
+  void store_item_rows(int64_t panel, const Scratch<T>& s) {
+    if (out_.grad_items == nullptr) return;
+    for (int64_t j = 0; j < items_in_panel(panel); ++j)
+      std::copy_n(s.grad.get() + j * ld_, d_, out_.grad_items + (panel * kTile + j) * d_);
+  }
+
+  const SoftmaxProblem<T>& p_;
+  const SoftmaxTerms<T>& terms_;
+  const SoftmaxOutput<T>& out_;
+  const Parallel& parallel_;
+  const Kernels<T>& kernels_;
+  const int64_t B_, M_, d_, ld_, n_groups_, n_panels_;
+  bool gradients_, item_pass_, online_, stash_;
+  int64_t splits_, groups_a_block_;
+
+  Buffer<T> users_, positives_;      // [B, ld] normalised as asked
+  Buffer<T> packed_;                 // [group][ld][48] users times k log2 e
+  Buffer<T> user_inverse_norm_, positive_score_, tau_lanes_;  // [B]
+  Buffer<T> weighted_o_;             // [split][B, ld] O, then dL/du
+  Buffer<T> weighted_users_;         // [B, ld] u^ times coefficient times k
+  Buffer<T> coefficient_, positive_coefficient_;                        // [B]
+  Buffer<T> stash_tiles_;            // [block group][panel][48][48]
+  std::vector<GroupState<T>> states_;  // [split][group]
+  std::vector<int64_t> by_positive_;
+  std::vector<Scratch<T>> scratch_;
+};
+
+}  // namespace
+
+template <class T>
+void fused_softmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
+                   const Parallel& parallel, int64_t workspace_bytes) {
+  FusedSoftmax<T>(problem, out, parallel, workspace_bytes).run();
+}
+
+template void fused_softmax<float>(const SoftmaxProblem<float>&, const SoftmaxOutput<float>&,
+                                   const Parallel&, int64_t);
+template void fused_softmax<double>(const SoftmaxProblem<double>&, const SoftmaxOutput<double>&,
+                                    const Parallel&, int64_t);
+
+}  // namespace adaptau

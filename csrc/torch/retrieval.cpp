@@ -1,0 +1,86 @@
+// Top-k, ranks and the draw of negatives on the CPU: arguments checked, kernels called.
+#include <tuple>
+
+#include "../core/philox.h"
+#include "../cpu/kernels.h"
+#include "../cpu/operators.h"
+#include "tensors.h"
+
+namespace adaptau {
+namespace {
+
+std::tuple<Tensor, Tensor> topk_cpu(Tensor u, Tensor i, int64_t k, OptionalTensor exclude_indptr,
+                                    OptionalTensor exclude_indices, std::string normalize) {
+  const Matrix users = matrix("u", u), items = matrix("i", i);
+  check_pair("u", users, "i", items);
+  if (k < 1 || k > items.rows)
+    fail("k must be in [1, n_items = ", items.rows, "], got ", k);
+  const Csr excluded = csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
+  for (int64_t b = 0; excluded.indptr != nullptr && b < users.rows; ++b) {
+    const int64_t gone = excluded.indptr[b + 1] - excluded.indptr[b];
+    if (items.rows - gone < k)
+      fail("k = ", k, " is more than the ", items.rows - gone, " items that row ", b,
+           " has left after ", gone, " exclusions; lower k to at most ", items.rows - gone);
+  }
+  const TopkProblem problem{users, items, excluded, parse_normalize(normalize), k};
+  Tensor scores = empty_like_compute(u, users, {users.rows, k});
+  Tensor ids = torch::stable::new_empty(u, {users.rows, k}, ScalarType::Long);
+  if (users.dtype == DType::f64) {
+    topk<double>(problem, data<double>(scores), data<int64_t>(ids), torch_threads());
+  } else {
+    topk<float>(problem, data<float>(scores), data<int64_t>(ids), torch_threads());
+  }
+  return {scores, ids};
+}
+
+Tensor ranks_cpu(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
+                 OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
+                 std::string normalize) {
+  const Matrix users = matrix("u", u), items = matrix("i", i);
+  check_pair("u", users, "i", items);
+  const RanksProblem problem{
+      users, items, csr("targets", target_indptr, target_indices, users.rows, items.rows),
+      csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows),
+      parse_normalize(normalize)};
+  Tensor out = torch::stable::new_empty(u, {target_indices.numel()}, ScalarType::Long);
+  if (users.dtype == DType::f64) {
+    ranks<double>(problem, data<int64_t>(out), torch_threads());
+  } else {
+    ranks<float>(problem, data<int64_t>(out), torch_threads());
+  }
+  return out;
+}
+
+Tensor draw_negatives(int64_t n_rows, int64_t n_negatives, int64_t n_items, int64_t seed) {
+  if (n_rows < 0) fail("n_rows must be >= 0, got ", n_rows);
+  if (n_negatives < 0) fail("n_negatives must be >= 0, got ", n_negatives);
+  if (n_items < 1 || n_items >= (int64_t{1} << 31))
+    fail("n_items must be in [1, 2^31), got ", n_items);
+  Tensor out = torch::stable::empty({n_rows, n_negatives}, ScalarType::Long);
+  int64_t* ids = data<int64_t>(out);
+  const Kernels<float>& kernels = active_kernels<float>();
+  for_each_task(torch_threads(), n_rows, [&](int64_t row, int) {
+    std::vector<int32_t> drawn(n_negatives);
+    kernels.draw_row(static_cast<uint64_t>(seed), row, n_negatives, static_cast<uint32_t>(n_items),
+                     drawn.data());
+    for (int64_t n = 0; n < n_negatives; ++n) ids[row * n_negatives + n] = drawn[n];
+  });
+  return out;
+}
+
+std::string cpu_level() { return active_kernels<float>().name; }
+
+}  // namespace
+}  // namespace adaptau
+
+STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
+  using namespace adaptau;
+  m.impl("topk", TORCH_BOX(&topk_cpu));
+  m.impl("ranks", TORCH_BOX(&ranks_cpu));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(adaptau, CompositeExplicitAutograd, m) {
+  using namespace adaptau;
+  m.impl("draw_negatives", TORCH_BOX(&draw_negatives));
+  m.impl("cpu_level", TORCH_BOX(&cpu_level));
+}

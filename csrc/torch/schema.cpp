@@ -1,0 +1,40 @@
+// What the operators are called and take, for every device; adaptau_ext/ops.py wraps each of them
+// and documents its meaning. Gradients that were not asked for come back as empty tensors.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(adaptau, m) {
+  m.def(
+      "fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, Tensor? target=None, "
+      "Tensor? positive_tau=None, Tensor? log_q=None, Tensor? item_ids=None, "
+      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str denominator=\"all\", "
+      "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, int gradients=0) -> "
+      "(Tensor loss, Tensor unit_loss, Tensor grad_u, Tensor grad_i, Tensor grad_tau, "
+      "Tensor grad_positive_tau, Tensor grad_log_q)");
+  m.def(
+      "fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, Tensor tau, "
+      "Tensor? target, Tensor? positive_tau, Tensor? log_q, Tensor? item_ids, "
+      "Tensor? exclude_indptr, Tensor? exclude_indices, str denominator, str normalize, "
+      "int gradients) -> (Tensor grad_u, Tensor grad_i, Tensor grad_tau, "
+      "Tensor grad_positive_tau, Tensor grad_log_q)");
+  m.def(
+      "sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Tensor? users, "
+      "Tensor positives, Tensor tau, Tensor? positive_tau=None, Tensor? negatives=None, "
+      "int n_negatives=0, int seed=0, Tensor? log_q=None, str denominator=\"negatives\", "
+      "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, bool draws=False, "
+      "int gradients=0) -> (Tensor loss, Tensor unit_loss, Tensor draws, Tensor grad_user_table, "
+      "Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, Tensor grad_log_q)");
+  m.def(
+      "sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table, Tensor item_table, "
+      "Tensor? users, Tensor positives, Tensor tau, Tensor? positive_tau, Tensor? negatives, "
+      "int n_negatives, int seed, Tensor? log_q, str denominator, str normalize, int gradients) -> "
+      "(Tensor grad_user_table, Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, "
+      "Tensor grad_log_q)");
+  m.def(
+      "topk(Tensor u, Tensor i, int k, Tensor? exclude_indptr=None, Tensor? exclude_indices=None, "
+      "str normalize=\"none\") -> (Tensor scores, Tensor ids)");
+  m.def(
+      "ranks(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
+      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\") -> Tensor");
+  m.def("draw_negatives(int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
+  m.def("cpu_level() -> str");
+}

@@ -1,0 +1,162 @@
+#include "tensors.h"
+
+#include <cmath>
+#include <limits>
+
+namespace adaptau {
+
+std::string shape_of(const Tensor& t) {
+  std::ostringstream out;
+  out << '[';
+  for (int64_t i = 0; i < t.dim(); ++i) out << (i == 0 ? "" : ", ") << t.size(i);
+  out << ']';
+  return out.str();
+}
+
+const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Bool: return "bool";
+    default: return "another dtype";
+  }
+}
+
+Parallel torch_threads() {
+  return {static_cast<int>(torch::stable::get_num_threads()),
+          [](int workers, void (*body)(void*), void* context) {
+            torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i) body(context);
+            });
+          }};
+}
+
+namespace {
+
+void check_cpu(const char* name, const Tensor& t) {
+  if (!t.is_cpu())
+    fail(name, " must be on the CPU like the other arguments, got a tensor on another device; "
+               "move all of them to one device");
+}
+
+}  // namespace
+
+Matrix matrix(const char* name, const Tensor& t) {
+  check_cpu(name, t);
+  if (t.dim() != 2) fail(name, " must be a matrix [rows, d], got shape ", shape_of(t));
+  DType dtype;
+  switch (t.scalar_type()) {
+    case ScalarType::Float: dtype = DType::f32; break;
+    case ScalarType::Double: dtype = DType::f64; break;
+    case ScalarType::BFloat16: dtype = DType::bf16; break;
+    case ScalarType::Half: dtype = DType::f16; break;
+    default:
+      fail(name, " must be float32, float64, bfloat16 or float16, got ", name_of(t.scalar_type()),
+           "; convert it with .float()");
+  }
+  return {t.const_data_ptr(), dtype, t.size(0), t.size(1), t.stride(0), t.stride(1)};
+}
+
+void check_pair(const char* u_name, const Matrix& u, const char* i_name, const Matrix& i) {
+  if (u.dtype != i.dtype)
+    fail(u_name, " and ", i_name, " must have the same dtype; convert one with .to(other.dtype)");
+  if (u.cols != i.cols)
+    fail(u_name, " and ", i_name, " must have the same number of columns d, got ", u.cols, " and ",
+         i.cols);
+  for (const auto& [name, rows] : {std::pair{u_name, u.rows}, std::pair{i_name, i.rows}})
+    if (rows > std::numeric_limits<int32_t>::max())
+      fail(name, " must have fewer than 2^31 rows (ids are int32 inside), got ", rows,
+           "; split it");
+}
+
+const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, int64_t high) {
+  check_cpu(name, t);
+  if (t.scalar_type() != ScalarType::Long)
+    fail(name, " must be int64, got ", name_of(t.scalar_type()), "; convert it with .long()");
+  if (t.dim() != 1 || (n >= 0 && t.size(0) != n))
+    fail(name, " must have shape [", n >= 0 ? std::to_string(n) : "n", "], got ", shape_of(t));
+  if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
+  const int64_t* values = static_cast<const int64_t*>(t.const_data_ptr());
+  for (int64_t i = 0; i < t.size(0); ++i)
+    if (values[i] < low || values[i] >= high)
+      fail(name, " must lie in [", low, ", ", high, "), got ", values[i], " at position ", i);
+  return values;
+}
+
+Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices, int64_t n_rows,
+        int64_t n_columns) {
+  if (indptr.has_value() != indices.has_value())
+    fail(name, " must be a pair (indptr, indices), got only one of them");
+  if (!indptr.has_value()) return {};
+  const std::string indptr_name = std::string(name) + " indptr";
+  const std::string indices_name = std::string(name) + " indices";
+  const int64_t nnz = indices->numel();
+  const int64_t* p = ids(indptr_name.c_str(), *indptr, n_rows + 1, 0, nnz + 1);
+  const int64_t* j = ids(indices_name.c_str(), *indices, -1, 0, n_columns);
+  if (p[0] != 0 || p[n_rows] != nnz)
+    fail(indptr_name, " must start at 0 and end at len(indices) = ", nnz, ", got ", p[0], " and ",
+         p[n_rows]);
+  for (int64_t r = 0; r < n_rows; ++r) {
+    if (p[r] > p[r + 1])
+      fail(indptr_name, " must not decrease, got ", p[r], " then ", p[r + 1], " at row ", r);
+    for (int64_t e = p[r] + 1; e < p[r + 1]; ++e)
+      if (j[e - 1] >= j[e])
+        fail(indices_name, " must be ascending and distinct within a row, got ", j[e - 1], " then ",
+             j[e], " in row ", r, "; sort each row and drop duplicates "
+             "(scipy: sum_duplicates(), sort_indices())");
+  }
+  return {p, j};
+}
+
+Normalize parse_normalize(const std::string& value) {
+  if (value == "both") return {true, true};
+  if (value == "user") return {true, false};
+  if (value == "item") return {false, true};
+  if (value == "none") return {false, false};
+  fail("normalize must be \"both\", \"user\", \"item\" or \"none\", got \"", value, "\"");
+}
+
+Denominator parse_denominator(const std::string& value) {
+  if (value == "all") return Denominator::all;
+  if (value == "negatives") return Denominator::negatives;
+  fail("denominator must be \"all\" or \"negatives\", got \"", value, "\"");
+}
+
+Reduction parse_reduction(const std::string& value) {
+  if (value == "mean") return Reduction::mean;
+  if (value == "sum") return Reduction::sum;
+  if (value == "none") return Reduction::none;
+  fail("reduction must be \"mean\", \"sum\" or \"none\", got \"", value, "\"");
+}
+
+template <class T>
+const T* values(const char* name, const Tensor& t, int64_t n) {
+  check_cpu(name, t);
+  constexpr ScalarType expected = sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
+  if (t.scalar_type() != expected)
+    fail(name, " must be ", name_of(expected), " here, got ", name_of(t.scalar_type()));
+  if (t.dim() != 1 || t.size(0) != n)
+    fail(name, " must have shape [", n, "], got ", shape_of(t));
+  if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+template <class T>
+const T* temperatures(const char* name, const Tensor& t, int64_t n) {
+  const T* tau = values<T>(name, t, n);
+  for (int64_t b = 0; b < n; ++b)
+    if (!(tau[b] > 0 && std::isfinite(tau[b])))
+      fail(name, " must be finite and > 0 (it divides the scores), got ", tau[b], " at row ", b);
+  return tau;
+}
+
+template const float* values<float>(const char*, const Tensor&, int64_t);
+template const double* values<double>(const char*, const Tensor&, int64_t);
+template const float* temperatures<float>(const char*, const Tensor&, int64_t);
+template const double* temperatures<double>(const char*, const Tensor&, int64_t);
+
+}  // namespace adaptau
