@@ -21,6 +21,8 @@ On top of them: Adap-tau temperatures (`temperature`), models (`models`), data (
 evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
 """
 
+import torch as _torch  # noqa: F401  loads the libraries that _C links to
+
 from adaptau_ext import _C as _C  # registers torch.ops.adaptau
 from adaptau_ext import reference
 from adaptau_ext.ops import (

@@ -35,16 +35,31 @@ struct ExpState {
   double* unit_sum; // [48]
 };
 
-// Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]).
+// Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]). Rows of
+// users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector length.
 template <class T>
 struct BucketSamples {
   int64_t rows;
   const uint32_t* starts;  // [rows + 1] positions into local / values
   const uint16_t* local;   // item within the bucket
   const T* table;          // the bucket's first item row
-  int64_t ld;              // elements between item rows; a multiple of the vector length
-  int64_t d;               // elements that count; a multiple of the vector length
+  int64_t ld, d;
   const T* inverse_norm;   // of the bucket's items, or nullptr: 1
+};
+
+// What to do with a bucket; all three at once where no shift has to be found first.
+struct SampledSteps {
+  bool score, exponentiate, accumulate;
+};
+
+// Base-2 soft-max state of the rows, as ExpState.
+template <class T>
+struct SampledState {
+  const T* shift;
+  double* sum;
+  const T* inv_k;
+  const T* unit_shift;
+  double* unit_sum;
 };
 
 template <class T>
@@ -88,19 +103,12 @@ struct Kernels {
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
 
-  // values[p] = <user row, item row> * inverse_norm for every sample of the bucket.
-  // With shift: values[p] = exp2(that - shift[row]), and unit_values[p] = the exponential of the
-  // score at temperature 1 where inv_k is given.
-  void (*sampled_scores)(const BucketSamples<T>& bucket, const T* users, int64_t ld_users,
-                         const T* shift, const T* inv_k, T* values, T* unit_values);
-  // sum[row] += sum_p values[p].
-  void (*sum_samples)(const BucketSamples<T>& bucket, const T* values, double* sum);
-  // out[row] += sum_p values[p] * inverse_norm * item row.
-  void (*sampled_accumulate)(const BucketSamples<T>& bucket, const T* values, T* out,
-                             int64_t ld_out);
-  // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row, ld apart.
-  void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows,
-                          int64_t ld_rows, T* grad, int64_t ld_grad);
+  // score: values[p] = <user row, item row> * inverse_norm. exponentiate: values[p] = exp2(values[p] -
+  // shift), sums to the state. accumulate: o[row] += sum_p values[p] * inverse_norm * item row.
+  void (*sampled_users)(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
+                        const SampledState<T>& state, T* values, T* o);
+  // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row.
+  void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad);
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512).

@@ -115,7 +115,7 @@ class SampledSoftmax {
     user_inverse_norm_ = Buffer<T>(B_);
     positive_score_ = Buffer<T>(B_);
     shift_ = Buffer<T>(B_);
-    unit_shift_ = Buffer<T>(B_, T(0));
+    unit_shift_ = Buffer<T>(B_, T(0));  // cosines are at most 1: none needed
     sum_ = Buffer<double>(B_, 0.0);
     unit_sum_ = Buffer<double>(B_, 0.0);
     if (gradients_) {
@@ -150,16 +150,19 @@ class SampledSoftmax {
 
   // starts_[bucket][b] .. starts_[bucket][b + 1] are the places of row b's samples in the bucket.
   void sort_samples() {
-    starts_ = Buffer<uint32_t>(n_buckets_ * (B_ + 1), 0u);
+    starts_ = Buffer<uint32_t>(n_buckets_ * (B_ + 1));
     local_ = Buffer<uint16_t>(B_ * N_);
     const int64_t tasks = (B_ + kTile - 1) / kTile;
     for_each_task(parallel_, tasks, [&](int64_t task, int) {
       Buffer<int32_t> ids(N_);
-      for (int64_t b = task * kTile; b < std::min((task + 1) * kTile, B_); ++b)
-        for_each_sample(b, ids.get(), [&](int64_t, int64_t j) {
-          ++starts_[(j >> bucket_shift_) * (B_ + 1) + b];
-        });
+      for (int64_t b = task * kTile; b < std::min((task + 1) * kTile, B_); ++b) {
+        Buffer<uint32_t> count(n_buckets_, 0u);
+        for_each_sample(b, ids.get(), [&](int64_t, int64_t j) { ++count[j >> bucket_shift_]; });
+        for (int64_t bucket = 0; bucket < n_buckets_; ++bucket)
+          starts_[bucket * (B_ + 1) + b] = count[bucket];
+      }
     });
+    for (int64_t bucket = 0; bucket < n_buckets_; ++bucket) starts_[bucket * (B_ + 1) + B_] = 0;
     uint32_t total = 0;
     for (int64_t bucket = 0; bucket < n_buckets_; ++bucket)
       for (int64_t b = 0; b <= B_; ++b) {
@@ -191,57 +194,49 @@ class SampledSoftmax {
 
   void user_pass() {
     values_ = Buffer<T>(B_ * N_);
-    const bool unit = out_.unit_loss != nullptr;
-    if (unit) unit_values_ = Buffer<T>(B_ * N_);
     // Long runs of rows keep a bucket in cache; enough runs keep the threads busy.
     const int64_t run = std::max<int64_t>(
         32, (B_ + parallel_.workers - 1) / parallel_.workers);
     for_each_task(parallel_, (B_ + run - 1) / run, [&](int64_t task, int) {
       const int64_t first = task * run, rows = std::min(run, B_ - first);
-      for (int64_t bucket = 0; bucket < n_buckets_; ++bucket) {
-        const BucketSamples<T> bucket_samples = samples(bucket, first, rows);
-        kernels_.sampled_scores(bucket_samples, scaled_users_.get() + first * ld_, ld_,
-                                bounded_ ? shift_.get() + first : nullptr,
-                                bounded_ && unit ? terms_.tau + first : nullptr, values_.get(),
-                                unit_values_.get());
-        if (bounded_) accumulate(bucket_samples, first);
-      }
-      if (!bounded_) {
-        exponentiate(first, rows);
-        for (int64_t bucket = 0; bucket < n_buckets_; ++bucket)
-          accumulate(samples(bucket, first, rows), first);
+      if (bounded_) {
+        visit_buckets(first, rows, {true, true, gradients_});
+      } else {
+        visit_buckets(first, rows, {true, false, false});
+        for (int64_t b = first; b < first + rows; ++b) find_shift(b);
+        visit_buckets(first, rows, {false, true, gradients_});
       }
       for (int64_t b = first; b < first + rows; ++b) finish_row(b);
     });
   }
 
-  void accumulate(const BucketSamples<T>& bucket, int64_t first) {
-    kernels_.sum_samples(bucket, values_.get(), sum_.get() + first);
-    if (out_.unit_loss != nullptr)
-      kernels_.sum_samples(bucket, unit_values_.get(), unit_sum_.get() + first);
-    if (gradients_)
-      kernels_.sampled_accumulate(bucket, values_.get(), o_.get() + first * ld_, ld_);
+  void visit_buckets(int64_t first, int64_t rows, const SampledSteps& steps) {
+    const bool unit = out_.unit_loss != nullptr && terms_.log_q == nullptr;
+    const SampledState<T> state{shift_.get() + first, sum_.get() + first,
+                                unit ? terms_.tau + first : nullptr, unit_shift_.get() + first,
+                                unit_sum_.get() + first};
+    for (int64_t bucket = 0; bucket < n_buckets_; ++bucket)
+      kernels_.sampled_users(samples(bucket, first, rows), scaled_users_.get() + first * ld_, steps,
+                             state, values_.get(), gradients_ ? o_.get() + first * ld_ : nullptr);
   }
 
-  // Scores -> exponentials with each row's own maximum, where no bound is known beforehand.
-  void exponentiate(int64_t first, int64_t rows) {
-    const bool unit = out_.unit_loss != nullptr;
-    for (int64_t b = first; b < first + rows; ++b) {
-      T top = -std::numeric_limits<T>::infinity(), unit_top = top;
-      for_each_value(b, [&](uint32_t p, int64_t j) {
-        const T unit_score = values_[p] * terms_.tau[b];
-        if (unit_score > unit_top) unit_top = unit_score;
-        if (unit) unit_values_[p] = unit_score;
-        if (terms_.log_q != nullptr) values_[p] -= static_cast<T>(terms_.log_q[j] * kLog2e);
-        if (values_[p] > top) top = values_[p];
-      });
-      for_each_value(b, [&](uint32_t p, int64_t) {
-        values_[p] = std::exp2(values_[p] - top);
-        if (unit) unit_values_[p] = std::exp2(unit_values_[p] - unit_top);
-      });
-      shift_[b] = top;
-      unit_shift_[b] = unit_top;
-    }
+  // The row's largest scores, where no bound is known beforehand; log_q comes off on the way, and
+  // then the sum at temperature 1 has to be taken from the scores before it does.
+  void find_shift(int64_t b) {
+    constexpr T lowest = -std::numeric_limits<T>::infinity();
+    T top = lowest;
+    for_each_value(b, [&](uint32_t p, int64_t) { top = values_[p] > top ? values_[p] : top; });
+    shift_[b] = top;
+    unit_shift_[b] = top * terms_.tau[b];
+    if (terms_.log_q == nullptr) return;
+    top = lowest;
+    for_each_value(b, [&](uint32_t p, int64_t j) {
+      if (out_.unit_loss != nullptr)
+        unit_sum_[b] += std::exp2(values_[p] * terms_.tau[b] - unit_shift_[b]);
+      values_[p] -= static_cast<T>(terms_.log_q[j] * kLog2e);
+      top = values_[p] > top ? values_[p] : top;
+    });
+    shift_[b] = top;
   }
 
   template <class F>
@@ -294,7 +289,7 @@ class SampledSoftmax {
       Buffer<T> own(in_place && out_.grad_items != nullptr ? 0 : items * ld_);
       T* grad = own.size() == 0 ? out_.grad_items + first * d_ : own.get();
       std::fill_n(grad, items * ld_, T(0));
-      kernels_.sampled_scatter(all, values_.get(), scaled_users_.get(), ld_, grad, ld_);
+      kernels_.sampled_scatter(all, values_.get(), scaled_users_.get(), grad);
       auto next = std::lower_bound(by_positive.begin(), by_positive.end(), first,
                                    [&](int64_t b, int64_t j) { return p_.positives[b] < j; });
       for (auto b = next; b != by_positive.end() && p_.positives[*b] < first + items; ++b) {
@@ -350,7 +345,7 @@ class SampledSoftmax {
   Buffer<double> sum_, unit_sum_;                    // [B]
   Buffer<uint32_t> starts_;                          // [bucket][B + 1]
   Buffer<uint16_t> local_;                           // [B N] item within its bucket
-  Buffer<T> values_, unit_values_;                   // [B N]
+  Buffer<T> values_;                                 // [B N] scores, then exponentials
   std::vector<RowTerms> terms_of_row_;
 };
 

@@ -6,35 +6,54 @@ namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
-// Ids are made four a Philox block; eight blocks at a time give the compiler independent work.
-template <class T>
+// Words of the Philox blocks [first, first + kWordLanes) of one row, attempt 0: word[w], lane = block.
+ADAPTAU_INLINE void philox_blocks(uint64_t seed, int64_t row, uint32_t first, Words (&word)[4]) {
+  Words block{};
+  ADAPTAU_UNROLL for (int l = 0; l < kWordLanes; ++l) block[l] = first + l;
+  Words c0 = block, c1 = broadcast<Words>(static_cast<uint64_t>(static_cast<uint32_t>(row))),
+        c2 = broadcast<Words>(static_cast<uint64_t>(row) >> 32), c3{};
+  const Words m0 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier0)),
+              m1 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier1));
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+  ADAPTAU_UNROLL for (int round = 0; round < kPhiloxRounds; ++round) {
+    // c1 and c3 keep rubbish in their high halves; only low halves are multiplied or returned
+    const Words p0 = wide_multiply(c0, m0), p1 = wide_multiply(c2, m1);
+    c0 = (p1 >> 32) ^ c1 ^ static_cast<uint64_t>(key0);
+    c2 = (p0 >> 32) ^ c3 ^ static_cast<uint64_t>(key1);
+    c1 = p1;
+    c3 = p0;
+    key0 += kPhiloxWeyl0;
+    key1 += kPhiloxWeyl1;
+  }
+  word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+}
+
 void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids) {
-  constexpr int blocks = 8;
-  uint32_t c[4][blocks];
-  for (int64_t first = 0; first < n; first += 4 * blocks) {
-    for (int i = 0; i < blocks; ++i) {
-      c[0][i] = static_cast<uint32_t>(first / 4 + i);
-      c[1][i] = static_cast<uint32_t>(row);
-      c[2][i] = static_cast<uint32_t>(row >> 32);
-      c[3][i] = 0;
-    }
-    uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < kPhiloxRounds; ++round) {
-      for (int i = 0; i < blocks; ++i) {
-        const uint64_t p0 = static_cast<uint64_t>(kPhiloxMultiplier0) * c[0][i];
-        const uint64_t p1 = static_cast<uint64_t>(kPhiloxMultiplier1) * c[2][i];
-        c[0][i] = static_cast<uint32_t>(p1 >> 32) ^ c[1][i] ^ key0;
-        c[2][i] = static_cast<uint32_t>(p0 >> 32) ^ c[3][i] ^ key1;
-        c[1][i] = static_cast<uint32_t>(p1);
-        c[3][i] = static_cast<uint32_t>(p0);
+  constexpr int columns = 4 * kWordLanes;
+  const Words items = broadcast<Words>(static_cast<uint64_t>(n_items));
+  for (int64_t first = 0; first < n; first += columns) {
+    Words word[4];
+    philox_blocks(seed, row, static_cast<uint32_t>(first / 4), word);
+    int32_t drawn[columns];
+    uint64_t suspect = 0;  // a low product below n_items may have to be drawn again
+    ADAPTAU_UNROLL for (int w = 0; w < 4; ++w) {
+      const Words product = wide_multiply(word[w], items);
+      ADAPTAU_UNROLL for (int l = 0; l < kWordLanes; ++l) {
+        drawn[4 * l + w] = static_cast<int32_t>(product[l] >> 32);
+        suspect |= static_cast<uint32_t>(product[l]) < n_items;
       }
-      key0 += kPhiloxWeyl0;
-      key1 += kPhiloxWeyl1;
     }
-    const int64_t count = n - first < 4 * blocks ? n - first : 4 * blocks;
-    for (int64_t i = 0; i < count; ++i)
-      ids[first + i] = static_cast<int32_t>(draw_from_word(
-          seed, row, static_cast<uint32_t>(first + i), n_items, c[i % 4][i / 4]));
+    const int64_t count = n - first < columns ? n - first : columns;
+    if (suspect)
+      for (int64_t i = 0; i < count; ++i)
+        drawn[i] = static_cast<int32_t>(
+            draw_from_word(seed, row, static_cast<uint32_t>(first + i), n_items,
+                           static_cast<uint32_t>(word[i % 4][i / 4])));
+    if (count == columns) {
+      memcpy(ids + first, drawn, sizeof drawn);
+    } else {
+      memcpy(ids + first, drawn, sizeof(int32_t) * count);
+    }
   }
 }
 
@@ -54,113 +73,122 @@ ADAPTAU_INLINE void load_row(Vec<T> (&v)[NV == 0 ? 1 : NV], const T* row) {
     default: return body<T, 0> ADAPTAU_ARGUMENTS;      \
   }
 
+// values[p] = base-2 scores of one user's samples. Sums of W products are taken at once.
 template <class T, int NV>
-void scores_of_bucket(const BucketSamples<T>& bucket, const T* users, int64_t ld_users,
-                      const T* shift, const T* inv_k, T* values, T* unit_values) {
+ADAPTAU_INLINE void score_samples(const BucketSamples<T>& bucket, uint32_t begin, uint32_t end,
+                                  const T* user, T* values) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
-  // Partial products of W samples, from any rows, wait here for one transposing sum.
-  V partial[W];
-  T norm[W], row_shift[W], row_inv_k[W];
-  ADAPTAU_UNROLL for (int i = 0; i < W; ++i) {
-    partial[i] = V{};
-    norm[i] = 1, row_shift[i] = row_inv_k[i] = 0;
-  }
-  int filled = 0;
-  uint32_t done = bucket.starts[0];
-
-  auto flush = [&]() {
-    V s = sum_rows<T, W>(partial) * load<V>(norm);
-    V e[2] = {s, s};
-    if (shift != nullptr) {
-      e[0] = exp2<T>(s - load<V>(row_shift));
-      if (inv_k != nullptr) e[1] = exp2<T>(s * load<V>(row_inv_k));
-    }
-    memcpy(values + done, &e[0], sizeof(T) * filled);
-    if (inv_k != nullptr) memcpy(unit_values + done, &e[1], sizeof(T) * filled);
-    done += filled;
-    filled = 0;
-  };
-
-  for (int64_t r = 0; r < bucket.rows; ++r) {
-    const uint32_t end = bucket.starts[r + 1];
-    const T* user = users + r * ld_users;
-    V u[NV == 0 ? 1 : NV];
-    load_row<T, NV>(u, user);
-    for (uint32_t p = bucket.starts[r]; p < end; ++p) {
-      const int64_t item = bucket.local[p];
+  V u[NV == 0 ? 1 : NV];
+  load_row<T, NV>(u, user);
+  for (uint32_t p = begin; p < end; p += W) {
+    V partial[W];
+    ADAPTAU_UNROLL for (int i = 0; i < W; ++i) {
+      const uint32_t q = p + i < end ? p + i : end - 1;  // the last one again: not stored
+      const int64_t item = bucket.local[q];
       const T* x = bucket.table + item * bucket.ld;
       V s{};
       if constexpr (NV != 0) {
-        ADAPTAU_UNROLL for (int i = 0; i < NV; ++i) s += u[i] * load<V>(x + i * W);
+        ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) s += u[k] * load<V>(x + k * W);
       } else {
         for (int64_t k = 0; k < bucket.d; k += W) s += load<V>(user + k) * load<V>(x + k);
       }
-      partial[reversed<W>(filled)] = s;
-      if (bucket.inverse_norm != nullptr) norm[filled] = bucket.inverse_norm[item];
-      if (shift != nullptr) row_shift[filled] = shift[r];
-      if (inv_k != nullptr) row_inv_k[filled] = inv_k[r];
-      if (++filled == W) flush();
+      if (bucket.inverse_norm != nullptr) s *= bucket.inverse_norm[item];
+      partial[reversed<W>(i)] = s;
+    }
+    const V s = sum_rows<T, W>(partial);
+    if (p + W <= end) {
+      store(values + p, s);
+    } else {
+      memcpy(values + p, &s, sizeof(T) * (end - p));
     }
   }
-  if (filled != 0) flush();
 }
 
+// Scores -> exponentials in place; returns their sum, and adds up those of temperature 1.
 template <class T>
-void sum_samples(const BucketSamples<T>& bucket, const T* values, double* sum) {
-  for (int64_t r = 0; r < bucket.rows; ++r) {
-    uint32_t p = bucket.starts[r];
-    const uint32_t end = bucket.starts[r + 1];
-    T part[4] = {0, 0, 0, 0};  // four chains hide the latency of an addition
-    for (; p + 4 <= end; p += 4)
-      for (int i = 0; i < 4; ++i) part[i] += values[p + i];
-    for (; p < end; ++p) part[0] += values[p];
-    sum[r] += static_cast<double>((part[0] + part[1]) + (part[2] + part[3]));
+ADAPTAU_INLINE T exp_samples(uint32_t begin, uint32_t end, T shift, const T* inv_k, T unit_shift,
+                             T* values, T* unit_sum) {
+  using V = Vec<T>;
+  constexpr int W = simd<T>::lanes;
+  V sum{}, unit{};
+  uint32_t p = begin;
+  auto both = [&](V s) {
+    if (inv_k != nullptr) unit += exp2<T>(s * *inv_k - unit_shift);
+    const V e = exp2<T>(s - shift);
+    sum += e;
+    return e;
+  };
+  for (; p + W <= end; p += W) store(values + p, both(load<V>(values + p)));
+  if (p < end) {
+    V s = broadcast<V>(-static_cast<T>(__builtin_inf()));
+    memcpy(&s, values + p, sizeof(T) * (end - p));
+    s = both(s);
+    memcpy(values + p, &s, sizeof(T) * (end - p));
   }
+  *unit_sum = sum_lanes<T>(unit);
+  return sum_lanes<T>(sum);
 }
 
 template <class T, int NV>
-void accumulate_bucket(const BucketSamples<T>& bucket, const T* values, T* out, int64_t ld_out) {
+ADAPTAU_INLINE void accumulate_samples(const BucketSamples<T>& bucket, uint32_t begin, uint32_t end,
+                                       const T* values, T* row) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
+  V acc[NV == 0 ? 1 : NV];
+  load_row<T, NV>(acc, row);
+  for (uint32_t p = begin; p < end; ++p) {
+    const int64_t item = bucket.local[p];
+    const T* x = bucket.table + item * bucket.ld;
+    const T norm = bucket.inverse_norm != nullptr ? bucket.inverse_norm[item] : T(1);
+    const V e = broadcast<V>(values[p] * norm);
+    if constexpr (NV != 0) {
+      ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) acc[k] += e * load<V>(x + k * W);
+    } else {
+      for (int64_t k = 0; k < bucket.d; k += W)
+        store(row + k, load<V>(row + k) + e * load<V>(x + k));
+    }
+  }
+  if constexpr (NV != 0)
+    ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) store(row + k * W, acc[k]);
+}
+
+// The three steps for one user after the other: the rows just scored are still in the first-level
+// cache when they are accumulated.
+template <class T, int NV>
+void bucket_of_users(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
+                     const SampledState<T>& state, T* values, T* o) {
   for (int64_t r = 0; r < bucket.rows; ++r) {
     const uint32_t begin = bucket.starts[r], end = bucket.starts[r + 1];
     if (begin == end) continue;
-    T* row = out + r * ld_out;
-    V acc[NV == 0 ? 1 : NV];
-    load_row<T, NV>(acc, row);
-    for (uint32_t p = begin; p < end; ++p) {
-      const int64_t item = bucket.local[p];
-      const T* x = bucket.table + item * bucket.ld;
-      const T norm = bucket.inverse_norm != nullptr ? bucket.inverse_norm[item] : T(1);
-      const V e = broadcast<V>(values[p] * norm);
-      if constexpr (NV != 0) {
-        ADAPTAU_UNROLL for (int i = 0; i < NV; ++i) acc[i] += e * load<V>(x + i * W);
-      } else {
-        for (int64_t k = 0; k < bucket.d; k += W)
-          store(row + k, load<V>(row + k) + e * load<V>(x + k));
-      }
+    if (steps.score)
+      score_samples<T, NV>(bucket, begin, end, users + r * bucket.d, values);
+    if (steps.exponentiate) {
+      T unit;
+      state.sum[r] += static_cast<double>(
+          exp_samples<T>(begin, end, state.shift[r],
+                         state.inv_k != nullptr ? state.inv_k + r : nullptr, state.unit_shift[r],
+                         values, &unit));
+      state.unit_sum[r] += static_cast<double>(unit);
     }
-    if constexpr (NV != 0)
-      ADAPTAU_UNROLL for (int i = 0; i < NV; ++i) store(row + i * W, acc[i]);
+    if (steps.accumulate) accumulate_samples<T, NV>(bucket, begin, end, values, o + r * bucket.d);
   }
 }
 
 template <class T, int NV>
-void scatter_bucket(const BucketSamples<T>& bucket, const T* values, const T* rows, int64_t ld_rows,
-                    T* grad, int64_t ld_grad) {
+void scatter_bucket(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
   for (int64_t r = 0; r < bucket.rows; ++r) {
-    const T* row = rows + r * ld_rows;
+    const T* row = rows + r * bucket.d;
     V w[NV == 0 ? 1 : NV];
     load_row<T, NV>(w, row);
     for (uint32_t p = bucket.starts[r]; p < bucket.starts[r + 1]; ++p) {
-      T* g = grad + bucket.local[p] * ld_grad;
+      T* g = grad + bucket.local[p] * bucket.d;
       const V e = broadcast<V>(values[p]);
       if constexpr (NV != 0) {
-        ADAPTAU_UNROLL for (int i = 0; i < NV; ++i)
-          store(g + i * W, load<V>(g + i * W) + e * w[i]);
+        ADAPTAU_UNROLL for (int k = 0; k < NV; ++k)
+          store(g + k * W, load<V>(g + k * W) + e * w[k]);
       } else {
         for (int64_t k = 0; k < bucket.d; k += W)
           store(g + k, load<V>(g + k) + e * load<V>(row + k));
@@ -169,27 +197,37 @@ void scatter_bucket(const BucketSamples<T>& bucket, const T* values, const T* ro
   }
 }
 
-#define ADAPTAU_ARGUMENTS (bucket, users, ld_users, shift, inv_k, values, unit_values)
-template <class T>
-void sampled_scores(const BucketSamples<T>& bucket, const T* users, int64_t ld_users, const T* shift,
-                    const T* inv_k, T* values, T* unit_values) {
-  ADAPTAU_DISPATCH_ROW(bucket.d, scores_of_bucket)
+// f<NV>() with NV = vectors a row when they fit the registers, else NV = 0.
+template <class T, template <class, int> class F, class... A>
+ADAPTAU_INLINE void dispatch_row(int64_t d, A&&... arguments) {
+  switch (d / simd<T>::lanes) {
+    case 1: return F<T, 1>::run(arguments...);
+    case 2: return F<T, 2>::run(arguments...);
+    case 4: return F<T, 4>::run(arguments...);
+    case 8: return F<T, 8>::run(arguments...);
+    default: return F<T, 0>::run(arguments...);
+  }
 }
-#undef ADAPTAU_ARGUMENTS
-#define ADAPTAU_ARGUMENTS (bucket, values, out, ld_out)
+template <class T, int NV>
+struct BucketOfUsers {
+  template <class... A>
+  static void run(A&&... arguments) { bucket_of_users<T, NV>(arguments...); }
+};
+template <class T, int NV>
+struct ScatterBucket {
+  template <class... A>
+  static void run(A&&... arguments) { scatter_bucket<T, NV>(arguments...); }
+};
+
 template <class T>
-void sampled_accumulate(const BucketSamples<T>& bucket, const T* values, T* out, int64_t ld_out) {
-  ADAPTAU_DISPATCH_ROW(bucket.d, accumulate_bucket)
+void sampled_users(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
+                   const SampledState<T>& state, T* values, T* o) {
+  dispatch_row<T, BucketOfUsers>(bucket.d, bucket, users, steps, state, values, o);
 }
-#undef ADAPTAU_ARGUMENTS
-#define ADAPTAU_ARGUMENTS (bucket, values, rows, ld_rows, grad, ld_grad)
 template <class T>
-void sampled_scatter(const BucketSamples<T>& bucket, const T* values, const T* rows, int64_t ld_rows,
-                     T* grad, int64_t ld_grad) {
-  ADAPTAU_DISPATCH_ROW(bucket.d, scatter_bucket)
+void sampled_scatter(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad) {
+  dispatch_row<T, ScatterBucket>(bucket.d, bucket, values, rows, grad);
 }
-#undef ADAPTAU_ARGUMENTS
-#undef ADAPTAU_DISPATCH_ROW
 
 }  // namespace
 }  // namespace ADAPTAU_ISA

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -123,6 +123,23 @@ ADAPTAU_INLINE IVec<T> keys(Vec<T> score) {
   const IVec<T> bits = (IVec<T>)(score + T(0));
   const IVec<T> key = bits ^ ((bits >> (8 * sizeof(T) - 1)) & top);
   return score == score ? key : broadcast<IVec<T>>(static_cast<Int>(~top));
+}
+
+// Unsigned 64-bit lanes that hold 32-bit words, for the counter generator.
+typedef uint64_t Words __attribute__((vector_size(ADAPTAU_VECTOR_BYTES)));
+constexpr int kWordLanes = ADAPTAU_VECTOR_BYTES / 8;
+
+// Products of the low 32 bits of each lane.
+ADAPTAU_INLINE Words wide_multiply(Words a, Words b) {
+#if defined(__AVX512F__)
+  return (Words)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+  return (Words)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (Words)_mm_mul_epu32((__m128i)a, (__m128i)b);
+#else
+  return (a & 0xffffffffu) * (b & 0xffffffffu);
+#endif
 }
 
 // Sums of `lanes` vectors at once, lane l of the result = sum of vector l. The inputs are combined

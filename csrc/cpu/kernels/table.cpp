@@ -40,12 +40,11 @@ struct Limits<double> {
 namespace adaptau {
 namespace ADAPTAU_ISA {
 
-#define ADAPTAU_TABLE(T)                                                                   \
-  {ADAPTAU_STRING(ADAPTAU_ISA), gemm<T>,           normalize<T>,          square_norms<T>, \
-   normalize_backward<T>,       exp_tile<T>,       unit_tile<T>,          max_tile<T>,     \
-   scan_tile<T>,                count_tile<T>,     dot<T>,                axpy<T>,         \
-   draw_row<T>,                 sampled_scores<T>, sum_samples<T>,        sampled_accumulate<T>, \
-   sampled_scatter<T>}
+#define ADAPTAU_TABLE(T)                                                                    \
+  {ADAPTAU_STRING(ADAPTAU_ISA), gemm<T>,          normalize<T>,       square_norms<T>,      \
+   normalize_backward<T>,       exp_tile<T>,      unit_tile<T>,       max_tile<T>,          \
+   scan_tile<T>,                count_tile<T>,    dot<T>,             axpy<T>,              \
+   draw_row,                    sampled_users<T>, sampled_scatter<T>}
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;
