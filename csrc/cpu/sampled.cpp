@@ -96,7 +96,9 @@ class SampledSoftmax {
       kernels_.square_norms(n, d_, item_stride_, item_row(first), inverse);
       constexpr T largest = sizeof(T) == 4 ? T(1e30) : T(1e280);
       for (int64_t j = 0; j < n; ++j) {
-        if (inverse[j] != 0 && !(inverse[j] < largest && inverse[j] > 1 / largest)) safe = false;
+        const bool extreme = !(inverse[j] < largest && inverse[j] > 1 / largest);
+        const T* row = item_row(first + j);
+        if (extreme && std::any_of(row, row + d_, [](T x) { return x != 0; })) safe = false;
         inverse[j] = inverse[j] == 0 ? 0 : 1 / std::sqrt(inverse[j]);
       }
     });

@@ -44,7 +44,7 @@ struct Results {
     auto make = [&](bool wanted, std::vector<int64_t> sizes, T*& pointer) {
       if (!wanted) sizes.assign(1, 0);
       Tensor t = empty_like_compute(like, users, sizes);
-      pointer = wanted ? data<T>(t) : nullptr;
+      pointer = wanted ? data<T>(t) : nullptr;  // also null where there is nothing to write
       return t;
     };
     loss = make(true, {n_rows}, out.loss);
@@ -214,8 +214,9 @@ void run_sampled(const SampledArguments& a, const Matrix& user_table, const Matr
 
 // Gradient rows of the batch -> gradient of the table, in the order of the batch.
 template <class T>
-Tensor scatter_users(const SampledArguments& a, const Matrix& user_table, const Results<T>& r) {
-  if (r.out.grad_users == nullptr || !a.users) return r.grad_users;
+Tensor scatter_users(const SampledArguments& a, const Matrix& user_table, const Results<T>& r,
+                     int64_t gradients) {
+  if (!(gradients & kGradUsers) || !a.users) return r.grad_users;
   Tensor table = torch::stable::new_zeros(a.user_table, {user_table.rows, user_table.cols},
                                           compute_type(user_table));
   const int64_t* users = static_cast<const int64_t*>(a.users->const_data_ptr());
@@ -244,7 +245,7 @@ SampledResult sampled_adaptive_softmax(
     Tensor counts = torch::stable::new_empty(user_table, {draws ? i.rows : 0}, ScalarType::Int);
     if (draws) r.out.draws = data<int32_t>(counts);
     run_sampled<T>(a, u, i, r);
-    return {r.reduced(reduce, user_table, u), r.unit_loss, counts, scatter_users(a, u, r),
+    return {r.reduced(reduce, user_table, u), r.unit_loss, counts, scatter_users(a, u, r, gradients),
             r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
   });
 }
@@ -263,7 +264,7 @@ Gradients sampled_adaptive_softmax_backward(
     using T = decltype(zero);
     Results<T> r(user_table, u, B, i, false, gradients, given_weight<T>(grad_loss, B));
     run_sampled<T>(a, u, i, r);
-    return {scatter_users(a, u, r), r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
+    return {scatter_users(a, u, r, gradients), r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
   });
 }
 

@@ -1,0 +1,94 @@
+"""Error budgets against float64, derived from how the result is computed, not tuned.
+
+With u the unit roundoff of the compute dtype, a score of d terms of unit rows is off by at most
+(d / 2 + 4) * 2u: one rounding a product-and-add (u of a partial sum of at most 1) and a few in the norms.
+Divided by tau that is a logit's error dz; a probability's relative error is then 2 dz (its own and the
+denominator's), and sums over n terms add n u at worst, n / 48 u the way tiles are summed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TILE = 48
+
+
+def roundoff(dtype: torch.dtype) -> float:
+    return torch.finfo(dtype).eps / 2
+
+
+@dataclass
+class LossBudget:
+    """Budgets for loss and gradients of `sum_b weight_b loss_b` with cosine scores or plain ones."""
+
+    u: float
+    logit_error: float
+    logit_size: float
+    longest_sum: int
+
+    @classmethod
+    def of(
+        cls, dtype: torch.dtype, u: Tensor, i: Tensor, tau: Tensor, normalize: str, longest_sum: int
+    ) -> LossBudget:
+        unit = roundoff(dtype)
+        d = u.shape[-1]
+        size = 1.0
+        if normalize in ("item", "none") and u.numel():
+            size *= float(u.double().norm(dim=-1).max())
+        if normalize in ("user", "none") and i.numel():
+            size *= float(i.double().norm(dim=-1).max())
+        inv_tau = float((1 / tau.double()).max()) if tau.numel() else 1.0
+        logit = max(1.0, inv_tau) * size
+        return cls(unit, logit * (d / 2 + 4) * 2 * unit, logit, longest_sum)
+
+    @property
+    def loss(self) -> float:
+        """Absolute: log-sum-exp and the positive's logit are off by dz each, plus their rounding."""
+        return 2 * self.logit_error + 4 * self.u * self.logit_size + 32 * self.u
+
+    @property
+    def gradient(self) -> float:
+        """Relative to the sum of the absolute terms that make up a gradient."""
+        return 4 * self.logit_error + (self.longest_sum / TILE + 64) * 2 * self.u
+
+
+def assert_within(actual: Tensor, exact: Tensor, budget: float | Tensor, what: str = "") -> None:
+    """|actual - exact| <= budget elementwise; NaN only where exact is NaN."""
+    assert actual.shape == exact.shape, f"{what}: shape {actual.shape}, expected {exact.shape}"
+    actual, exact = actual.double(), exact.double()
+    assert torch.equal(actual.isnan(), exact.isnan()), f"{what}: NaN in different places"
+    excess = ((actual - exact).abs() - budget).nan_to_num(nan=-1.0)
+    if excess.numel() and float(excess.max()) > 0:
+        worst = int(excess.argmax())
+        limit = torch.as_tensor(budget, dtype=torch.float64).expand_as(excess).flatten()[worst]
+        raise AssertionError(
+            f"{what}: {actual.flatten()[worst]:.9g} is not {exact.flatten()[worst]:.9g} "
+            f"within {float(limit):.3g} at {worst}"
+        )
+
+
+def assert_same_ranking(
+    ids: Tensor, scores: Tensor, exact_scores: Tensor, allowed: Tensor, budget: float
+) -> None:
+    """`ids` [B, k] is a correct top-k of `exact_scores` [B, M] up to score errors of `budget`.
+
+    Checked without asking for one particular order among near-ties: scores belong to their ids, do not
+    increase, ids are distinct and allowed, and nothing left out beats the last by more than twice the
+    budget.
+    """
+    exact = exact_scores.double()
+    for row in range(ids.shape[0]):
+        chosen = ids[row]
+        assert chosen.unique().numel() == chosen.numel(), f"row {row}: an id comes twice"
+        assert bool(allowed[row, chosen].all()), f"row {row}: an excluded item was returned"
+        assert_within(scores[row], exact[row, chosen], budget, f"row {row}: score")
+        assert bool((scores[row].diff() <= 0).all()), f"row {row}: scores increase"
+        left_out = allowed[row].clone()
+        left_out[chosen] = False
+        if bool(left_out.any()) and chosen.numel():
+            best = float(exact[row][left_out].max())
+            last = float(exact[row, chosen].min())
+            assert best <= last + 2 * budget, f"row {row}: {best} was left out, {last} was kept"

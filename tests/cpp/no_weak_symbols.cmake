@@ -1,0 +1,8 @@
+execute_process(COMMAND ${NM} --defined-only ${OBJECT} OUTPUT_VARIABLE symbols RESULT_VARIABLE failed)
+if(failed OR symbols STREQUAL "")
+  message(FATAL_ERROR "${NM} could not read ${OBJECT}")
+endif()
+string(REGEX MATCHALL "[^\n]* [WVu] [^\n]*" weak "${symbols}")
+if(weak)
+  message(FATAL_ERROR "weak symbols in ${OBJECT}: ${weak}")
+endif()

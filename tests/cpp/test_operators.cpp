@@ -1,0 +1,279 @@
+// The losses against the oracle in double, top-k and ranks against a sort, at one instruction set,
+// with plain C++ threads.
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <stdexcept>
+#include <thread>
+
+#include "check.h"
+#include "core/oracle.h"
+#include "core/philox.h"
+#include "cpu/kernels.h"
+#include "cpu/operators.h"
+
+using namespace adaptau;
+
+namespace {
+
+Parallel threads(int n) {
+  return {n, [](int workers, void (*body)(void*), void* context) {
+            std::vector<std::thread> pool;
+            for (int i = 0; i < workers; ++i) pool.emplace_back(body, context);
+            for (auto& thread : pool) thread.join();
+          }};
+}
+
+template <class T>
+Matrix as_matrix(const std::vector<T>& x, int64_t rows, int64_t d) {
+  return {x.data(), sizeof(T) == 4 ? DType::f32 : DType::f64, rows, d, d, 1};
+}
+
+template <class T>
+oracle::Rows as_rows(const std::vector<T>& x, int64_t rows, int64_t d) {
+  oracle::Rows out;
+  for (int64_t r = 0; r < rows; ++r) out.emplace_back(x.begin() + r * d, x.begin() + (r + 1) * d);
+  return out;
+}
+
+// Largest difference relative to the largest term of the sums, which may have cancelled.
+template <class T>
+double error(const std::vector<T>& actual, const std::vector<double>& expected, double size) {
+  double worst = 0;
+  for (size_t i = 0; i < expected.size(); ++i)
+    worst = std::max(worst, std::abs(actual[i] - expected[i]));
+  return worst / size;
+}
+template <class T>
+double largest(const std::vector<T>& x) {
+  double size = 0;
+  for (T v : x) size = std::max(size, std::abs(static_cast<double>(v)));
+  return size;
+}
+// 1 / |x| of the shortest row that gradients are divided by; 1 where they are not.
+double longest_inverse(const oracle::Rows& rows, bool normalise) {
+  double longest = 1;
+  for (const auto& row : rows)
+    if (normalise) longest = std::max(longest, 1 / oracle::norm(row));
+  return longest;
+}
+std::vector<double> flat(const oracle::Rows& rows) {
+  std::vector<double> out;
+  for (const auto& row : rows) out.insert(out.end(), row.begin(), row.end());
+  return out;
+}
+
+template <class T>
+struct Outputs {
+  std::vector<T> loss, unit_loss, weight, grad_users, grad_items, grad_tau, grad_positive_tau, grad_log_q;
+  Outputs(int64_t B, int64_t M, int64_t d)
+      : loss(B), unit_loss(B), weight(random_values<T>(B, 21)), grad_users(B * d), grad_items(M * d),
+        grad_tau(B), grad_positive_tau(B), grad_log_q(M) {}
+  SoftmaxOutput<T> pointers(bool log_q) {
+    return {loss.data(), unit_loss.data(), weight.data(), grad_users.data(), grad_items.data(),
+            grad_tau.data(), grad_positive_tau.data(), log_q ? grad_log_q.data() : nullptr, nullptr};
+  }
+  // Rounding of a logit, k (d + 4) u, counts twice in a probability; sums over M or B add their own.
+  // k bounds |logit|, the inverses scale the gradients.
+  void compare(const oracle::Loss& expected, bool log_q, int64_t d, double k, double inv_tau,
+               int64_t longest, double inverse_user, double inverse_item) {
+    const double u = std::numeric_limits<T>::epsilon() / 2;
+    const double budget = 4 * k * (d + 4) * u + (longest / 48 + 60) * u;
+    const double w = largest(weight), entry = k / inv_tau;  // |entry of i^|, |s| at most
+    CHECK_NEAR(error(loss, expected.loss, std::max(1.0, largest(loss))), 0, budget);
+    CHECK_NEAR(error(unit_loss, expected.unit_loss, std::max(1.0, largest(loss))), 0, budget);
+    CHECK_NEAR(error(grad_users, flat(expected.grad_users), w * k * inverse_user), 0, budget);
+    CHECK_NEAR(error(grad_items, flat(expected.grad_items),
+                     std::max(w * k * inverse_item, largest(flat(expected.grad_items)))), 0, budget);
+    CHECK_NEAR(error(grad_tau, expected.grad_tau, w * inv_tau * inv_tau * entry), 0, budget);
+    CHECK_NEAR(error(grad_positive_tau, expected.grad_positive_tau, w * inv_tau * inv_tau * entry),
+               0, budget);
+    if (log_q) CHECK_NEAR(error(grad_log_q, expected.grad_log_q, w), 0, budget);
+  }
+};
+
+struct Options {
+  Normalize normalize;
+  Denominator denominator;
+  bool own_positive_tau, log_q;
+  double tau;
+};
+const Options kOptions[] = {
+    {{true, true}, Denominator::all, false, false, 0.1},
+    {{true, true}, Denominator::negatives, true, false, 0.07},
+    {{true, true}, Denominator::all, false, false, 0.01},  // beyond the bound: online maximum
+    {{true, false}, Denominator::all, true, true, 0.5},
+    {{false, true}, Denominator::negatives, false, true, 1.0},
+    {{false, false}, Denominator::all, false, false, 2.0},
+};
+
+template <class T>
+void fused(int64_t B, int64_t M, int64_t d, const Options& options, int64_t workspace) {
+  const auto users = random_values<T>(B * d, 11, 0.5), items = random_values<T>(M * d, 12, 0.5);
+  auto tau = random_values<T>(B, 13), positive_tau = random_values<T>(B, 14);
+  for (auto* t : {&tau, &positive_tau})
+    for (T& v : *t) v = static_cast<T>(options.tau * (1 + 0.2 * std::tanh(v)));
+  const auto log_q = random_values<T>(M, 15);
+  std::vector<int64_t> target(B);
+  std::vector<std::vector<int64_t>> candidates(B);
+  MaskedCandidates masked;
+  masked.indptr.push_back(0);
+  for (int64_t b = 0; b < B; ++b) {
+    target[b] = (b * 37 + 5) % M;
+    for (int64_t j = 0; j < M; ++j) {
+      if (j == target[b]) continue;
+      if ((j * 7 + b) % 11 == 0) masked.indices.push_back(j);
+      else candidates[b].push_back(j);
+    }
+    masked.indptr.push_back(static_cast<int64_t>(masked.indices.size()));
+  }
+  SoftmaxTerms<T> terms{tau.data(), options.own_positive_tau ? positive_tau.data() : nullptr,
+                        options.log_q ? log_q.data() : nullptr, options.denominator,
+                        options.normalize};
+  const std::vector<double> tau64(tau.begin(), tau.end());
+  const std::vector<double> positive64(positive_tau.begin(), positive_tau.end());
+  const std::vector<double> log_q64(log_q.begin(), log_q.end());
+  Outputs<T> out(B, M, d), again(B, M, d);
+  const auto expected = oracle::softmax(
+      as_rows(users, B, d), as_rows(items, M, d), target, candidates,
+      {tau64.data(), options.own_positive_tau ? positive64.data() : nullptr,
+       options.log_q ? log_q64.data() : nullptr, options.denominator, options.normalize},
+      {out.weight.begin(), out.weight.end()});
+  const SoftmaxProblem<T> problem{as_matrix(users, B, d), as_matrix(items, M, d), target.data(),
+                                  masked.csr(), terms};
+  fused_softmax(problem, out.pointers(options.log_q), threads(1), workspace);
+  const double size = options.normalize.user && options.normalize.item ? 1 : 0.5 * d;
+  out.compare(expected, options.log_q, d, 1.25 * size / options.tau, 1.25 / options.tau,
+              std::max(B, M), longest_inverse(as_rows(users, B, d), options.normalize.user),
+              longest_inverse(as_rows(items, M, d), options.normalize.item));
+  fused_softmax(problem, again.pointers(options.log_q), threads(3), workspace);
+  CHECK(out.loss == again.loss && out.grad_users == again.grad_users &&
+        out.grad_items == again.grad_items && out.grad_tau == again.grad_tau);
+}
+
+template <class T>
+void sampled(int64_t B, int64_t N, int64_t M, int64_t d, const Options& options) {
+  const auto users = random_values<T>(B * d, 11, 0.5), items = random_values<T>(M * d, 12, 0.5);
+  auto tau = random_values<T>(B, 13), positive_tau = random_values<T>(B, 14);
+  for (auto* t : {&tau, &positive_tau})
+    for (T& v : *t) v = static_cast<T>(options.tau * (1 + 0.2 * std::tanh(v)));
+  const auto log_q = random_values<T>(M, 15);
+  std::vector<int64_t> positives(B);
+  std::vector<std::vector<int64_t>> candidates(B);
+  std::vector<int32_t> expected_draws(M, 0), draws(M, -1);
+  for (int64_t b = 0; b < B; ++b) {
+    positives[b] = (b * 37 + 5) % M;
+    for (int64_t n = 0; n < N; ++n) {
+      candidates[b].push_back(draw(99, b, static_cast<uint32_t>(n), static_cast<uint32_t>(M)));
+      ++expected_draws[candidates[b].back()];
+    }
+  }
+  SoftmaxTerms<T> terms{tau.data(), options.own_positive_tau ? positive_tau.data() : nullptr,
+                        options.log_q ? log_q.data() : nullptr, options.denominator,
+                        options.normalize};
+  const std::vector<double> tau64(tau.begin(), tau.end());
+  const std::vector<double> positive64(positive_tau.begin(), positive_tau.end());
+  const std::vector<double> log_q64(log_q.begin(), log_q.end());
+  Outputs<T> out(B, M, d), again(B, M, d);
+  const auto expected = oracle::softmax(
+      as_rows(users, B, d), as_rows(items, M, d), positives, candidates,
+      {tau64.data(), options.own_positive_tau ? positive64.data() : nullptr,
+       options.log_q ? log_q64.data() : nullptr, options.denominator, options.normalize},
+      {out.weight.begin(), out.weight.end()});
+  SampledProblem<T> problem{as_matrix(users, B, d), as_matrix(items, M, d), nullptr,
+                            positives.data(), nullptr, B, N, 99, terms};
+  auto pointers = out.pointers(options.log_q);
+  pointers.draws = draws.data();
+  sampled_softmax(problem, pointers, threads(1));
+  const double size = options.normalize.user && options.normalize.item ? 1 : 0.5 * d;
+  out.compare(expected, options.log_q, d, 1.25 * size / options.tau, 1.25 / options.tau,
+              std::max(B, N), longest_inverse(as_rows(users, B, d), options.normalize.user),
+              longest_inverse(as_rows(items, M, d), options.normalize.item));
+  CHECK(draws == expected_draws);
+  sampled_softmax(problem, again.pointers(options.log_q), threads(3));
+  CHECK(out.loss == again.loss && out.grad_users == again.grad_users &&
+        out.grad_items == again.grad_items && out.grad_tau == again.grad_tau);
+}
+
+// Scores by the kernels' own dot product; everything else by a plain sort.
+template <class T>
+void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
+  const auto users = random_values<T>(B * d, 31);
+  auto items = random_values<T>(M * d, 32);
+  for (int64_t j = 0; j + 3 < M; j += 5)  // exact ties
+    std::copy_n(items.begin() + j * d, d, items.begin() + (j + 3) * d);
+  if (M > 9) items[9 * d] = std::numeric_limits<T>::quiet_NaN();
+  std::vector<int64_t> indptr{0}, indices, target_indptr{0}, target_indices, expected_ids, expected_ranks;
+  for (int64_t b = 0; b < B; ++b) {
+    std::vector<Candidate<T>> order;
+    std::set<int64_t> gone;
+    for (int64_t j = b % 7; j < M && static_cast<int64_t>(gone.size()) < M - k; j += 7) gone.insert(j);
+    indices.insert(indices.end(), gone.begin(), gone.end());
+    indptr.push_back(static_cast<int64_t>(indices.size()));
+    for (int64_t j = 0; j < M; ++j)
+      order.push_back({score_key(active_kernels<T>().dot(d, users.data() + b * d, items.data() + j * d)),
+                       static_cast<int32_t>(j)});
+    const auto by_id = order;
+    std::sort(order.begin(), order.end(), precedes<T>);
+    int64_t found = 0;
+    for (const auto& candidate : order)
+      if (gone.count(candidate.id) == 0 && found++ < k) expected_ids.push_back(candidate.id);
+    for (int64_t j = b % 3; j < M; j += 1 + M / (1 + b % 5)) {
+      target_indices.push_back(j);
+      int64_t rank = 1;
+      for (const auto& other : by_id)
+        rank += gone.count(other.id) == 0 && precedes<T>(other, by_id[j]);
+      expected_ranks.push_back(rank);
+    }
+    target_indptr.push_back(static_cast<int64_t>(target_indices.size()));
+  }
+  const Csr excluded{indptr.data(), indices.data()};
+  for (int workers : {1, 3}) {
+    std::vector<T> scores(B * k);
+    std::vector<int64_t> ids(B * k), got(target_indices.size());
+    topk<T>({as_matrix(users, B, d), as_matrix(items, M, d), excluded, {false, false}, k},
+            scores.data(), ids.data(), threads(workers));
+    CHECK(ids == expected_ids);
+    ranks<T>({as_matrix(users, B, d), as_matrix(items, M, d),
+              {target_indptr.data(), target_indices.data()}, excluded, {false, false}},
+             got.data(), threads(workers));
+    CHECK(got == expected_ranks);
+  }
+}
+
+template <class T>
+void all() {
+  const int64_t roomy = int64_t{64} << 20, none = 0, few_groups = 48 * 48 * 8 * 4 * 8;
+  for (const Options& options : kOptions) {
+    fused<T>(1, 2, 1, options, roomy);
+    fused<T>(5, 49, 17, options, roomy);
+    fused<T>(130, 211, 64, options, roomy);
+    fused<T>(130, 211, 64, options, none);        // recomputed exponentials
+    fused<T>(200, 150, 33, options, few_groups);  // stashed, in blocks of users
+    fused<T>(3, 7000, 8, options, roomy);         // split over items
+    sampled<T>(1, 1, 2, 1, options);
+    sampled<T>(50, 33, 1000, 17, options);
+    sampled<T>(70, 129, 5000, 64, options);
+    sampled<T>(20, 40, 300, 96, options);
+  }
+  retrieval<T>(1, 1, 1, 1);
+  retrieval<T>(5, 49, 17, 40);
+  retrieval<T>(100, 500, 64, 10);
+  retrieval<T>(2, 20000, 8, 33);
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  try {
+    CHECK(active_kernels<float>().name == std::string(argv[1]));
+  } catch (const std::runtime_error& missing) {
+    std::printf("skipped: %s\n", missing.what());
+    return 77;
+  }
+  all<float>();
+  all<double>();
+  return report();
+}

@@ -1,0 +1,281 @@
+"""fused_adaptive_softmax against its float64 twin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import Tensor
+
+import adaptau_ext as ax
+from adaptau_ext import reference
+from tests.budget import LossBudget, assert_within
+
+SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
+
+
+def run(
+    module: Any, u: Tensor, i: Tensor, tau: Tensor, options: dict[str, Any]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss, unit loss and every gradient, with an uneven weight on the rows for reduction "none"."""
+    leaves = {"u": u, "i": i, "tau": tau}
+    leaves |= {k: options[k] for k in ("positive_tau", "log_q") if options.get(k) is not None}
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in leaves.items()}
+    given = {**options, **{k: v for k, v in leaves.items() if k not in ("u", "i", "tau")}}
+    loss, unit_loss = module.fused_adaptive_softmax(
+        leaves["u"], leaves["i"], leaves["tau"], return_unit_loss=True, **given
+    )
+    weight = ((torch.arange(loss.numel()) % 7 - 2) / 4).to(loss.dtype).reshape(loss.shape)
+    (loss * weight).sum().backward()
+    gradients = {f"grad {name}": x.grad for name, x in leaves.items()}
+    return {"loss": loss.detach(), "unit_loss": unit_loss, **gradients}, weight
+
+
+def float64(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def compare(u: Tensor, i: Tensor, tau: Tensor, **options: Any) -> None:
+    """Runs operator and float64 twin on the same (already rounded) inputs and checks all outputs."""
+    ours, weight = run(ax, u, i, tau, options)
+    exact, _ = run(
+        reference, u.double(), i.double(), tau.double(), {k: float64(v) for k, v in options.items()}
+    )
+    n_rows, n_items = u.shape[0], i.shape[0]
+    normalize = options.get("normalize", "both")
+    compute = torch.float64 if u.dtype == torch.float64 else torch.float32
+    all_tau = tau if options.get("positive_tau") is None else torch.cat([tau, options["positive_tau"]])
+    budget = LossBudget.of(compute, u, i, all_tau, normalize, max(n_rows, n_items))
+
+    reduction = options.get("reduction", "mean")
+    loss_budget = budget.loss * (n_rows if reduction == "sum" else 1)
+    size = exact["loss"].abs() * 8 * budget.u
+    assert_within(ours["loss"], exact["loss"], loss_budget + size, "loss")
+    assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
+
+    # Sum of absolute terms behind each gradient: weights times 1 / tau times the other side's rows.
+    row_weight = weight.double().abs().expand(n_rows) / (n_rows if reduction == "mean" else 1)
+    inv_tau = (1 / all_tau.double()).reshape(-1, n_rows).amax(0) if n_rows else all_tau.double()
+    pull = row_weight * inv_tau * 2
+    user_norm, item_norm = u.double().norm(dim=1), i.double().norm(dim=1)
+    i_size = 1.0 if normalize in ("both", "item") else item_norm.max() if n_items else 0.0
+    u_size = torch.ones_like(user_norm) if normalize in ("both", "user") else user_norm
+    by_norm = {
+        "u": torch.where(user_norm > 0, 1 / user_norm, 0) if normalize in ("both", "user") else 1.0,
+        "i": torch.where(item_norm > 0, 1 / item_norm, 0) if normalize in ("both", "item") else 1.0,
+    }
+    own = torch.finfo(u.dtype).eps  # gradients are rounded to the inputs' dtype
+    scale = {
+        "grad u": (pull * i_size * by_norm["u"])[:, None],
+        "grad i": ((pull * u_size).sum() * by_norm["i"])[..., None]
+        if isinstance(by_norm["i"], Tensor)
+        else (pull * u_size).sum(),
+        "grad tau": pull * inv_tau * u_size * i_size,
+        "grad positive_tau": pull * inv_tau * u_size * i_size,
+        "grad log_q": row_weight.sum() * 2,
+    }
+    for name, gradient in exact.items():
+        if name.startswith("grad"):
+            limit = scale[name] * budget.gradient + gradient.abs() * own
+            assert_within(ours[name], gradient, limit, name)
+            assert ours[name].dtype == (u.dtype if name in ("grad u", "grad i") else compute)
+
+
+def embeddings(n_rows: int, n_items: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    return torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
+
+
+def random_csr(n_rows: int, n_columns: int, density: float = 0.1) -> scipy.sparse.csr_array:
+    rng = np.random.default_rng(0)
+    csr = scipy.sparse.csr_array(rng.random((n_rows, n_columns)) < density)
+    csr.sort_indices()
+    return csr
+
+
+@pytest.mark.parametrize("d", SIZES)
+@pytest.mark.parametrize("n_items", [m for m in SIZES if m])
+def test_odd_shapes(n_items: int, d: int) -> None:
+    for turn, n_rows in enumerate(SIZES):
+        u, i = embeddings(n_rows, n_items, d)
+        options = [
+            {"target": torch.randint(n_items, (n_rows,))},
+            {"target": torch.randint(n_items, (n_rows,)), "denominator": "negatives"},
+            {"target": torch.randint(n_items, (n_rows,)), "normalize": "none", "reduction": "sum"},
+        ][turn % 3]
+        if options.get("denominator") == "negatives" and n_items == 1 and n_rows:
+            continue  # nothing but the positive: an error, tested elsewhere
+        if n_items >= n_rows and turn % 2:
+            options.pop("target")  # in-batch
+        compare(u, i, torch.rand(n_rows) + 0.2, **options)
+
+
+def test_no_items_and_no_rows() -> None:
+    u, i = torch.zeros(0, 5, requires_grad=True), torch.zeros(0, 5, requires_grad=True)
+    assert ax.fused_adaptive_softmax(u, i, 0.1).isnan()
+    total = ax.fused_adaptive_softmax(u, i, 0.1, reduction="sum")
+    total.backward()
+    assert total == 0 and u.grad.shape == (0, 5) and i.grad.shape == (0, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("normalize", ["both", "user", "item", "none"])
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_options_and_dtypes(
+    dtype: torch.dtype, normalize: str, denominator: str, reduction: str
+) -> None:
+    n_rows, n_items, d = 70, 150, 64
+    u, i = embeddings(n_rows, n_items, d, dtype)
+    u, i = u / 4, i / 4
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    target = torch.randint(n_items, (n_rows,))
+    tau, positive_tau = torch.rand(2, n_rows, dtype=compute) + 0.3
+    log_q = torch.randn(n_items, dtype=compute)
+    common = {"normalize": normalize, "denominator": denominator, "reduction": reduction}
+    exclude = random_csr(n_rows, n_items)
+    ids = torch.arange(n_items) // 3  # every item three times
+    compare(u, i, tau, target=target, **common)
+    compare(u, i, tau, target=target, exclude=exclude, **common)
+    compare(u, i, tau, target=target, positive_tau=positive_tau, log_q=log_q, **common)
+    compare(u, i, tau, positive_tau=positive_tau, item_ids=ids, **common)  # in-batch
+    compare(
+        u, i, tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=ids,
+        exclude=random_csr(n_rows, 60), **common,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("tau", [0.005, 0.01, 0.02, 0.0233, 0.05, 0.1, 1.0, 10.0])
+def test_temperatures(tau: float) -> None:
+    u, i = embeddings(100, 1000, 64)
+    target = torch.randint(1000, (100,))
+    i[target[:50]] += 3 * u[:50]  # half of the users are well fitted
+    compare(u, i, torch.full((100,), tau), target=target)
+    compare(u, i, torch.full((100,), tau), target=target, denominator="negatives")
+    compare(u / 8, i, torch.full((100,), tau), target=target, normalize="none")
+
+
+def test_one_tau_in_every_form() -> None:
+    u, i = embeddings(20, 30, 8)
+    expected = ax.fused_adaptive_softmax(u, i, torch.full((20,), 0.25))
+    assert torch.equal(ax.fused_adaptive_softmax(u, i, 0.25), expected)
+    tau = torch.tensor(0.25, requires_grad=True)
+    loss = ax.fused_adaptive_softmax(u, i, tau)
+    loss.backward()
+    assert torch.equal(loss, expected)
+    reference_tau = torch.tensor(0.25, dtype=torch.float64, requires_grad=True)
+    reference.fused_adaptive_softmax(u.double(), i.double(), reference_tau).backward()
+    assert_within(tau.grad, reference_tau.grad, 1e-5, "grad of a scalar tau")
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1e15, 1e20, 1e30, 3e37])
+def test_huge_and_tiny_norms_and_zero_rows(scale: float) -> None:
+    u, i = embeddings(20, 100, 64)
+    u, i = u.clamp(-3, 3), i.clamp(-3, 3)
+    u[0] = 0
+    i[5] = 0
+    i[7] = 0
+    target = torch.randint(100, (20,))
+    target[1] = 5
+    compare(u, i, torch.full((20,), 0.1), target=target)
+    # Scaling one side leaves the loss alone and divides its gradient.
+    base, _ = run(ax, u, i, torch.full((20,), 0.1), {"target": target})
+    scaled, _ = run(ax, u * scale, i, torch.full((20,), 0.1), {"target": target})
+    assert_within(scaled["loss"], base["loss"].double(), 1e-5, "loss")
+    representable = (base["grad u"].double() / scale).abs() < torch.finfo(torch.float32).max
+    expected = (base["grad u"].double() / scale)[representable]
+    assert_within(
+        scaled["grad u"][representable], expected, 2e-4 * expected.abs().max().item(), "grad u"
+    )
+    assert (scaled["grad u"][0] == 0).all() and not scaled["grad u"].isnan().any()
+    assert (scaled["grad i"][5] == 0).all()
+
+
+def test_subnormal_rows_give_directions() -> None:
+    u, i = embeddings(20, 100, 8)
+    u = torch.randint(1, 1000, (20, 8)) * 1e-44  # exact multiples of the smallest subnormals
+    exact = reference.fused_adaptive_softmax(u.double() * 1e40, i.double(), 0.1)
+    assert_within(ax.fused_adaptive_softmax(u, i, 0.1), exact, 1e-5)
+
+
+def test_strides() -> None:
+    n_rows, n_items, d = 70, 100, 17
+    base_u, base_i = torch.randn(2 * n_rows, 3 * d), torch.randn(d, n_items)
+    target = torch.randint(n_items, (n_rows,))
+    tau = torch.full((n_rows,), 0.2)
+    for u, i in (
+        (base_u[::2, ::3], base_i.T),  # strided rows and columns, transposed
+        (base_u[1::2, 1 : 1 + d], base_i.T.flip(0)),
+        (base_u[:1, :d].expand(n_rows, d), base_i.T[:, :1].expand(n_items, d)),  # zero strides
+    ):
+        plain = ax.fused_adaptive_softmax(u.contiguous(), i.contiguous(), tau, target=target)
+        assert torch.equal(ax.fused_adaptive_softmax(u, i, tau, target=target), plain)
+
+
+@pytest.mark.parametrize("n_rows", [1, 130, 400])
+@pytest.mark.parametrize("options", [{}, {"normalize": "none"}, {"reduction": "none"}])
+def test_bitwise_the_same_on_any_number_of_threads(
+    n_rows: int, options: dict[str, Any], restore_threads: None
+) -> None:
+    u, i = embeddings(n_rows, 5000, 33)
+    target = torch.randint(5000, (n_rows,))
+    results = []
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        results.append(run(ax, u, i, torch.full((n_rows,), 0.1), {"target": target, **options})[0])
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_large_catalogue_recomputes_and_small_one_stashes() -> None:
+    """260,000 items x 96 users exceed the workspace, so the second pass recomputes exponentials."""
+    for n_items in (5000, 260_000):
+        u, i = embeddings(100, n_items, 4)
+        compare(u, i, torch.full((100,), 0.1), target=torch.randint(n_items, (100,)))
+
+
+def test_nan_and_inf_propagate_to_the_rows_they_touch() -> None:
+    u, i = embeddings(4, 50, 8)
+    u[1, 3] = torch.nan
+    u[2, 3] = torch.inf
+    loss = ax.fused_adaptive_softmax(u, i, 0.1, reduction="none")
+    assert loss.isnan().tolist() == [False, True, True, False]
+    i[40, 0] = torch.inf
+    assert ax.fused_adaptive_softmax(u, i, 0.1, reduction="none").isnan().all()
+
+
+def test_excluding_is_the_same_as_removing() -> None:
+    u, i = embeddings(1, 50, 8)
+    keep = torch.tensor([j for j in range(50) if j % 3])
+    gone = torch.arange(0, 50, 3)
+    exclude = (torch.tensor([0, gone.numel()]), gone)
+    left = ax.fused_adaptive_softmax(u, i, 0.1, target=torch.tensor([4]), exclude=exclude)
+    removed = ax.fused_adaptive_softmax(u, i[keep], 0.1, target=torch.tensor([2]))
+    assert_within(left, removed.double(), 1e-5)
+
+
+def test_the_positive_is_never_excluded() -> None:
+    u, i = embeddings(3, 20, 8)
+    everything = (torch.tensor([0, 20, 40, 60]), torch.arange(20).repeat(3))
+    assert ax.fused_adaptive_softmax(u, i, 0.1, exclude=everything) == 0
+
+
+def test_a_second_backward_pass_gives_the_same_gradient() -> None:
+    u, i = (x.requires_grad_() for x in embeddings(20, 30, 8))
+    loss = ax.fused_adaptive_softmax(u, i, 0.1)
+    loss.backward(retain_graph=True)
+    first = u.grad.clone()
+    loss.backward()
+    assert_within(u.grad, 2 * first.double(), 1e-6 * float(first.abs().max()))
+
+
+def test_second_derivatives_are_refused() -> None:
+    u, i = (x.requires_grad_() for x in embeddings(20, 30, 8))
+    for reduction in ("mean", "none"):
+        loss = ax.fused_adaptive_softmax(u, i, 0.1, reduction=reduction).sum()
+        (gradient,) = torch.autograd.grad(loss, u, create_graph=True)
+        with pytest.raises((NotImplementedError, RuntimeError), match="first derivatives|does not require grad"):
+            gradient.sum().backward()

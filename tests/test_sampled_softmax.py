@@ -1,0 +1,239 @@
+"""sampled_adaptive_softmax against its float64 twin, and the draw of negatives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import adaptau_ext as ax
+from adaptau_ext import reference
+from tests.budget import LossBudget, assert_within
+from tests.test_fused_softmax import float64
+
+SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
+
+
+def run(module: Any, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Tensor]:
+    leaves = {
+        name: given[name].detach().clone().requires_grad_()
+        for name in ("user_table", "item_table", "tau", "positive_tau", "log_q")
+        if given.get(name) is not None
+    }
+    loss, unit_loss, draws = module.sampled_adaptive_softmax(
+        **{**given, **leaves}, **options, return_unit_loss=True, return_draws=True
+    )
+    weight = ((torch.arange(loss.numel()) % 7 - 2) / 4).to(loss.dtype).reshape(loss.shape)
+    (loss * weight).sum().backward()
+    gradients = {f"grad {name}": x.grad for name, x in leaves.items()}
+    return {"loss": loss.detach(), "unit_loss": unit_loss, "draws": draws, **gradients}
+
+
+def compare(
+    user_table: Tensor,
+    item_table: Tensor,
+    users: Tensor | None,
+    positives: Tensor,
+    tau: Tensor,
+    *,
+    positive_tau: Tensor | None = None,
+    log_q: Tensor | None = None,
+    negatives: Tensor | None = None,
+    **options: Any,
+) -> None:
+    given = dict(
+        user_table=user_table, item_table=item_table, users=users, positives=positives, tau=tau,
+        positive_tau=positive_tau, log_q=log_q, negatives=negatives,
+    )  # fmt: skip
+    options = {"seed": 12345, **options}
+    ours = run(ax, given, options)
+    exact = run(reference, {k: float64(v) for k, v in given.items()}, options)
+    assert torch.equal(ours["draws"], exact["draws"])
+
+    n_rows = positives.numel()
+    normalize = options.get("normalize", "both")
+    compute = torch.float64 if user_table.dtype == torch.float64 else torch.float32
+    all_tau = tau if positive_tau is None else torch.cat([tau, positive_tau])
+    n_negatives = options.get("n_negatives", 1024)
+    budget = LossBudget.of(
+        compute, user_table, item_table, all_tau, normalize, max(n_rows * n_negatives, 1)
+    )
+    assert_within(
+        ours["loss"], exact["loss"], budget.loss + exact["loss"].abs() * 8 * budget.u, "loss"
+    )
+    assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
+    # Every gradient entry is a sum of terms of at most 2 / tau times the other side's rows (or |s|),
+    # over the rows that use it, divided by the smallest norm on its own side.
+    size = budget.logit_size * n_rows
+    own = torch.finfo(user_table.dtype).eps
+    tables = {"grad user_table": user_table, "grad item_table": item_table}
+    inv_tau = float((1 / all_tau).max()) if n_rows else 1.0
+    for name, gradient in exact.items():
+        if not name.startswith("grad"):
+            continue
+        limit = budget.gradient * 2 * size
+        if name in tables:
+            norm = tables[name].double().norm(dim=1)
+            limit = limit / min([1.0, *norm[norm > 0].tolist()])
+        elif "tau" in name:
+            limit = limit * inv_tau / n_rows if n_rows else limit
+        assert_within(ours[name], gradient, limit + gradient.abs() * own, name)
+
+
+def tables(n_users: int, n_items: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    return torch.randn(n_users, d).to(dtype), torch.randn(n_items, d).to(dtype)
+
+
+@pytest.mark.parametrize("d", SIZES)
+@pytest.mark.parametrize("n_negatives", [n for n in SIZES if n])
+def test_odd_shapes(n_negatives: int, d: int) -> None:
+    for turn, n_rows in enumerate(SIZES):
+        n_items = (1, 3, 200, 1001)[turn % 4]
+        u, i = tables(40, n_items, d)
+        users = torch.randint(40, (n_rows,)) if turn % 2 else None
+        if users is None:
+            u = torch.randn(n_rows, d)
+        options = {"normalize": "none"} if turn % 3 == 2 else {}
+        compare(
+            u, i, users, torch.randint(n_items, (n_rows,)), torch.rand(n_rows) + 0.2,
+            n_negatives=n_negatives, **options,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("normalize", ["both", "user", "item", "none"])
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_options_and_dtypes(
+    dtype: torch.dtype, normalize: str, denominator: str, reduction: str
+) -> None:
+    n_rows, n_items, d = 70, 150, 64
+    u, i = tables(40, n_items, d, dtype)
+    u, i = u / 4, i / 4
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    users, positives = torch.randint(40, (n_rows,)), torch.randint(n_items, (n_rows,))
+    tau, positive_tau = torch.rand(2, n_rows, dtype=compute) + 0.3
+    log_q = torch.randn(n_items, dtype=compute)
+    common = {
+        "normalize": normalize, "denominator": denominator, "reduction": reduction, "n_negatives": 50,
+    }  # fmt: skip
+    compare(u, i, users, positives, tau, **common)
+    compare(u, i, users, positives, tau, positive_tau=positive_tau, log_q=log_q, **common)
+    negatives = torch.randint(n_items, (n_rows, 33))
+    common.pop("n_negatives")
+    compare(u, i, users, positives, tau, negatives=negatives, **common)
+
+
+@pytest.mark.parametrize("tau", [0.005, 0.02, 0.1, 10.0])
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1.0, 1e25, 3e37])
+def test_temperatures_and_norms(tau: float, scale: float) -> None:
+    u, i = tables(40, 500, 64)
+    u, i = u.clamp(-3, 3), i.clamp(-3, 3)
+    users, positives = torch.randint(40, (50,)), torch.randint(500, (50,))
+    u[users[0]] = 0
+    i[7] = 0
+    i[11] *= scale  # one extreme row among ordinary ones
+    compare(u, i, users, positives, torch.full((50,), tau), n_negatives=64)
+
+
+def test_zero_rows_have_zero_gradient() -> None:
+    u, i = tables(4, 20, 8)
+    u[1] = 0
+    i[3] = 0
+    u.requires_grad_()
+    i.requires_grad_()
+    ax.sampled_adaptive_softmax(u, i, None, torch.tensor([3, 3, 1, 2]), 0.1, seed=1).backward()
+    assert (u.grad[1] == 0).all() and (i.grad[3] == 0).all()
+    assert (u.grad[0] != 0).any() and (i.grad[1] != 0).any()
+
+
+def test_strides() -> None:
+    base = torch.randn(17, 300)
+    u, i = base[:, :40].T, torch.randn(300, 34)[:, ::2]
+    users, positives = torch.randint(40, (70,)), torch.randint(300, (70,))
+    strided = ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, seed=3)
+    plain = ax.sampled_adaptive_softmax(u.contiguous(), i.contiguous(), users, positives, 0.2, seed=3)
+    assert torch.equal(strided, plain)
+    wide = torch.randn(300, 128)  # rows in place, further apart than they are long
+    i = wide[:, :64]
+    u = torch.randn(40, 64)
+    strided = ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, seed=3)
+    plain = ax.sampled_adaptive_softmax(u, i.contiguous(), users, positives, 0.2, seed=3)
+    assert torch.equal(strided, plain)
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": "none"}, {"reduction": "none"}])
+def test_bitwise_the_same_on_any_number_of_threads(
+    options: dict[str, Any], restore_threads: None
+) -> None:
+    u, i = tables(200, 3000, 64)
+    given = dict(
+        user_table=u, item_table=i, users=torch.randint(200, (300,)),
+        positives=torch.randint(3000, (300,)), tau=torch.full((300,), 0.1),
+    )  # fmt: skip
+    results = []
+    for threads in (1, 2, 3, 5):
+        torch.set_num_threads(threads)
+        results.append(run(ax, given, {"seed": 5, **options}))
+    for other in results[1:]:
+        for name, value in results[0].items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_drawn_negatives_are_the_published_stream() -> None:
+    for n_items in (1, 2, 1000, 3 << 29, 2**31 - 1):
+        ours = ax.draw_negatives(7, 1030, n_items, seed=2**61 + 17)
+        assert torch.equal(ours, reference.draw_negatives(7, 1030, n_items, seed=2**61 + 17))
+    u, i = tables(5, 100, 8)
+    positives = torch.randint(100, (5,))
+    drawn = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=40, seed=9)
+    given = ax.sampled_adaptive_softmax(
+        u, i, None, positives, 0.1, negatives=ax.draw_negatives(5, 40, 100, seed=9)
+    )
+    assert torch.equal(drawn, given)
+
+
+def test_twin_philox_known_answers() -> None:
+    """Random123's known answers, for the twin that the kernels are compared with."""
+    known = [
+        (0, [0] * 4, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        (2**64 - 1, [0xFFFFFFFF] * 4, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+        (
+            0x299F31D0A4093822,
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+        ),
+    ]
+    for seed, counter, words in known:
+        assert reference.philox(seed, torch.tensor(counter)).tolist() == words
+
+
+def test_draws_are_uniform_and_rows_differ() -> None:
+    ids = ax.draw_negatives(2000, 500, 100, seed=1)
+    counts = torch.bincount(ids.flatten(), minlength=100).double()
+    expected = ids.numel() / 100
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert 50 < chi_square < 165  # 99 degrees of freedom: five standard deviations
+    assert not torch.equal(ids[0], ids[1])
+    assert not torch.equal(ids, ax.draw_negatives(2000, 500, 100, seed=2))
+
+
+def test_seed_comes_from_pytorchs_generator() -> None:
+    u, i = tables(5, 100, 8)
+    positives = torch.randint(100, (5,))
+    losses = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        losses.append(ax.sampled_adaptive_softmax(u, i, None, positives, 0.1))
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+
+
+def test_a_second_backward_pass_gives_the_same_gradient() -> None:
+    u, i = (x.requires_grad_() for x in tables(20, 30, 8))
+    loss = ax.sampled_adaptive_softmax(u, i, None, torch.randint(30, (20,)), 0.1, seed=1)
+    loss.backward(retain_graph=True)
+    first = i.grad.clone()
+    loss.backward()
+    assert_within(i.grad, 2 * first.double(), 1e-6 * float(first.abs().max()))
