@@ -23,7 +23,8 @@ if X86:
     INSTRUCTION_SETS["avx2"] = (32, ["-mavx2", "-mfma"])
     INSTRUCTION_SETS["avx512"] = (
         64,
-        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"],
+        # GCC 12's own AVX-512 header sets off -Wmaybe-uninitialized
+        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-Wno-maybe-uninitialized"],
     )
 
 
@@ -47,11 +48,7 @@ class BuildOperators(build_ext):
         super().build_extension(ext)
 
 
-sources = sorted(
-    str(path)
-    for folder in ("cpu", "torch")
-    for path in (CSRC / folder).glob("*.cpp")
-)
+sources = sorted(str(path) for folder in ("cpu", "torch") for path in (CSRC / folder).glob("*.cpp"))
 macros = [("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)] + ([("ADAPTAU_X86", None)] if X86 else [])
 
 setup(

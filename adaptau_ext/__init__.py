@@ -23,7 +23,7 @@ evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli
 
 import torch as _torch  # noqa: F401  loads the libraries that _C links to
 
-from adaptau_ext import _C as _C  # registers torch.ops.adaptau
+import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
 from adaptau_ext import reference
 from adaptau_ext.ops import (
     draw_negatives,

@@ -38,14 +38,14 @@ def csr_pair(csr: Exclusion, device: torch.device) -> tuple[Tensor, Tensor]:
         csr = (csr.indptr, csr.indices)
     if not isinstance(csr, tuple) or len(csr) != 2:
         raise TypeError(
-            "exclude must be a pair (indptr, indices) or a SciPy CSR matrix, "
-            f"got {type(csr).__name__}"
+            f"exclude must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
         )
     indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
     return indptr, indices
 
 
 def optional_csr(csr: Exclusion | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """The same, and (None, None) for None."""
     return (None, None) if csr is None else csr_pair(csr, device)
 
 

@@ -69,7 +69,8 @@ class _Loss:
         if grad_loss is None:
             return tuple(grads)
         ready, ctx.gradients = ctx.gradients, None
-        if ready is None or ctx.reduction == "none":
+        if ready is None or torch.is_grad_enabled():
+            # "none", a second walk, or create_graph: then the operator's own error is due
             ready = self.recompute(ctx, grad_loss)
         elif not _is_plain_one(grad_loss):
             ready = [g * grad_loss for g in ready]
@@ -96,7 +97,8 @@ class _Loss:
 
     def second_order(self, ctx: Any, *grads: Any) -> None:
         raise NotImplementedError(
-            f"{self.name} has first derivatives only; for higher ones use adaptau_ext.reference.{self.name}"
+            f"{self.name} has first derivatives only; "
+            f"for higher ones use adaptau_ext.reference.{self.name}"
         )
 
 
@@ -130,11 +132,12 @@ def _gradients(
 
 
 @torch.library.register_fake("adaptau::fused_adaptive_softmax")
-def _(
-    u, i, tau, target=None, positive_tau=None, log_q=None, item_ids=None, exclude_indptr=None,
-    exclude_indices=None, denominator="all", normalize="both", reduction="mean", unit_loss=False,
-    gradients=0,
-):  # fmt: skip
+def _fused(
+    u: Tensor, i: Tensor, tau: Tensor, target: Tensor | None = None, positive_tau: Tensor | None = None,
+    log_q: Tensor | None = None, item_ids: Tensor | None = None, exclude_indptr: Tensor | None = None,
+    exclude_indices: Tensor | None = None, denominator: str = "all", normalize: str = "both",
+    reduction: str = "mean", unit_loss: bool = False, gradients: int = 0,
+) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = u.shape[0]
     return (
         tau.new_empty((n_rows,) if reduction == "none" else ()),
@@ -144,16 +147,17 @@ def _(
 
 
 @torch.library.register_fake("adaptau::fused_adaptive_softmax_backward")
-def _(grad_loss, u, i, *rest):
+def _fused_backward(grad_loss: Tensor, u: Tensor, i: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     return _gradients(rest[-1], u, i, u.shape[0], tuple(u.shape))
 
 
 @torch.library.register_fake("adaptau::sampled_adaptive_softmax")
-def _(
-    user_table, item_table, users, positives, tau, positive_tau=None, negatives=None, n_negatives=0,
-    seed=0, log_q=None, denominator="negatives", normalize="both", reduction="mean", unit_loss=False,
-    draws=False, gradients=0,
-):  # fmt: skip
+def _sampled(
+    user_table: Tensor, item_table: Tensor, users: Tensor | None, positives: Tensor, tau: Tensor,
+    positive_tau: Tensor | None = None, negatives: Tensor | None = None, n_negatives: int = 0,
+    seed: int = 0, log_q: Tensor | None = None, denominator: str = "negatives", normalize: str = "both",
+    reduction: str = "mean", unit_loss: bool = False, draws: bool = False, gradients: int = 0,
+) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = positives.shape[0]
     return (
         tau.new_empty((n_rows,) if reduction == "none" else ()),
@@ -164,24 +168,31 @@ def _(
 
 
 @torch.library.register_fake("adaptau::sampled_adaptive_softmax_backward")
-def _(grad_loss, user_table, item_table, users, positives, *rest):
+def _sampled_backward(
+    grad_loss: Tensor, user_table: Tensor, item_table: Tensor, users: Tensor | None, positives: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = positives.shape[0]
     return _gradients(rest[-1], user_table, item_table, n_rows, tuple(user_table.shape))
 
 
 @torch.library.register_fake("adaptau::topk")
-def _(u, i, k, exclude_indptr=None, exclude_indices=None, normalize="none"):
+def _topk(
+    u: Tensor, i: Tensor, k: int, exclude_indptr: Tensor | None = None,
+    exclude_indices: Tensor | None = None, normalize: str = "none",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     shape = (u.shape[0], k)
     return u.new_empty(shape, dtype=compute_dtype(u)), u.new_empty(shape, dtype=torch.int64)
 
 
 @torch.library.register_fake("adaptau::ranks")
-def _(
-    u, i, target_indptr, target_indices, exclude_indptr=None, exclude_indices=None, normalize="none"
-):
+def _ranks(
+    u: Tensor, i: Tensor, target_indptr: Tensor, target_indices: Tensor,
+    exclude_indptr: Tensor | None = None, exclude_indices: Tensor | None = None, normalize: str = "none",
+) -> Tensor:  # fmt: skip
     return target_indices.new_empty(target_indices.shape)
 
 
 @torch.library.register_fake("adaptau::draw_negatives")
-def _(n_rows, n_negatives, n_items, seed):
+def _draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
     return torch.empty((n_rows, n_negatives), dtype=torch.int64)

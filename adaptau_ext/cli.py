@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +76,7 @@ def parse_config(settings: list[str]) -> TrainConfig:
 
 
 def load_data(config: TrainConfig) -> Interactions:
+    """The data that `config.data` names."""
     if config.data == "synthetic":
         return synthetic(config.seed)
     return read_lightgcn(config.data, cold_users=config.cold_users, duplicates=config.duplicates)
@@ -166,8 +166,9 @@ def train(
 
 
 def main() -> None:
+    """Entry point of the console script."""
     app(prog_name="adaptau")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,8 @@ class _RowsL2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, counts: Tensor) -> Tensor:
         ctx.save_for_backward(table, counts)
-        return torch.linalg.vecdot(table, table) @ counts / 2
+        squares: Tensor = torch.linalg.vecdot(table, table)
+        return squares @ counts / 2
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -34,4 +35,5 @@ def rows_l2(table: Tensor, counts: Tensor) -> Tensor:
     Returns:
         A scalar, differentiable once, in `table`; no `[len(ids), d]` tensor is made.
     """
-    return _RowsL2.apply(table, counts.to(table.dtype))
+    norms: Tensor = _RowsL2.apply(table, counts.to(table.dtype))  # type: ignore[no-untyped-call]
+    return norms

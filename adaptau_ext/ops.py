@@ -14,8 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adaptau_ext.arguments import Exclusion, Temperature, compute_dtype, csr_pair, optional_csr
-from adaptau_ext.arguments import row_temperature
+from adaptau_ext.arguments import (
+    Exclusion,
+    Temperature,
+    compute_dtype,
+    csr_pair,
+    optional_csr,
+    row_temperature,
+)
 from adaptau_ext.autograd import gradient_bits
 
 Denominator = Literal["all", "negatives"]
@@ -23,6 +29,16 @@ Normalize = Literal["both", "user", "item", "none"]
 Reduction = Literal["mean", "sum", "none"]
 
 _ops = torch.ops.adaptau
+
+
+def _check_devices(device: torch.device, **others: Tensor | None) -> None:
+    """The dispatcher picks a kernel before the kernel can object, so mixed devices are caught here."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != device:
+            raise RuntimeError(
+                f"{name} must be on {device} like the embeddings, got {tensor.device}; "
+                f'move it with .to("{device}")'
+            )
 
 
 def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
@@ -73,8 +89,8 @@ def fused_adaptive_softmax(
             (indptr `[B + 1]`, indices), ascending and distinct within a row. Holds `item_ids` when
             those are given, rows of `i` otherwise. The positive itself is never left out.
         reduction: "mean" or "sum" over users, or "none" for `[B]`.
-        return_unit_loss: also return `[B]` losses with every temperature 1 and no `log_q`, from the same
-            pass, without gradient: what Adap-tau sets the next temperatures from.
+        return_unit_loss: also return `[B]` losses with every temperature 1 and no `log_q`, from the
+            same pass, without gradient: what Adap-tau sets the next temperatures from.
 
     Returns:
         The loss, float32 (float64 for float64 inputs); with `return_unit_loss`, (loss, unit_loss).
@@ -91,6 +107,9 @@ def fused_adaptive_softmax(
     tau = row_temperature(tau, u, n_rows)
     positive_tau = _optional_row(positive_tau, u, n_rows)
     log_q = None if log_q is None else log_q.to(compute_dtype(u)).contiguous()
+    _check_devices(
+        u.device, i=i, tau=tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=item_ids
+    )
     loss, unit_loss, *_ = _ops.fused_adaptive_softmax(
         u,
         i,
@@ -166,6 +185,10 @@ def sampled_adaptive_softmax(
     tau = row_temperature(tau, user_table, n_rows)
     positive_tau = _optional_row(positive_tau, user_table, n_rows)
     log_q = None if log_q is None else log_q.to(compute_dtype(user_table)).contiguous()
+    _check_devices(
+        user_table.device, item_table=item_table, users=users, positives=positives, tau=tau,
+        positive_tau=positive_tau, negatives=negatives, log_q=log_q,
+    )  # fmt: skip
     if seed is None:
         seed = 0 if negatives is not None else int(torch.randint(2**62, ()))
     loss, unit_loss, draws, *_ = _ops.sampled_adaptive_softmax(
@@ -184,9 +207,7 @@ def sampled_adaptive_softmax(
         reduction,
         return_unit_loss,
         return_draws,
-        0
-        if reduction == "none"
-        else gradient_bits(user_table, item_table, tau, positive_tau, log_q),
+        0 if reduction == "none" else gradient_bits(user_table, item_table, tau, positive_tau, log_q),
     )
     extras = (unit_loss,) * return_unit_loss + (draws,) * return_draws
     return (loss, *extras) if extras else loss
@@ -198,7 +219,8 @@ def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Te
     Entry (b, n) is a function of (seed, b, n) alone: Philox4x32-10 (Salmon et al., SC 2011) with
     Lemire's rejection, exactly uniform on [0, n_items).
     """
-    return _ops.draw_negatives(n_rows, n_negatives, n_items, seed)
+    ids: Tensor = _ops.draw_negatives(n_rows, n_negatives, n_items, seed)
+    return ids
 
 
 def topk(
@@ -231,9 +253,9 @@ def topk(
     Raises:
         RuntimeError: also when exclusions leave a user fewer than k items.
     """
-    return _ops.topk(
-        u.detach(), i.detach(), k, *optional_csr(exclude, u.device), normalize
-    )
+    _check_devices(u.device, i=i)
+    scores, ids = _ops.topk(u.detach(), i.detach(), k, *optional_csr(exclude, u.device), normalize)
+    return scores, ids
 
 
 def ranks(
@@ -253,13 +275,15 @@ def ranks(
 
     Args:
         u, i, exclude, normalize: as in `topk`.
-        targets: the held-out items of each user, in the form of `exclude`. They compete with each other;
-            a target that is also excluded is ranked all the same.
+        targets: the held-out items of each user, in the form of `exclude`. They compete with each
+            other; a target that is also excluded is ranked all the same.
 
     Returns:
         `[nnz]` int64, 1 = best, aligned with the targets' indices.
     """
+    _check_devices(u.device, i=i)
     indptr, indices = csr_pair(targets, u.device)
-    return _ops.ranks(
+    result: Tensor = _ops.ranks(
         u.detach(), i.detach(), indptr, indices, *optional_csr(exclude, u.device), normalize
     )
+    return result

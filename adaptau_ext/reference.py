@@ -20,6 +20,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 
 def normalized_pair(u: Tensor, i: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
+    """Users and items, each as unit rows where `normalize` says so."""
     user, item = split_normalize(normalize)
     return unit_rows(u) if user else u, unit_rows(i) if item else i
 
@@ -35,7 +36,10 @@ def csr_mask(csr: Exclusion | None, n_rows: int, n_columns: int, device: torch.d
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:
-    return {"mean": loss.mean, "sum": loss.sum, "none": lambda: loss}[reduction]()
+    """`[B]` -> scalar for "mean" and "sum"."""
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
 
 
 def row_losses(
@@ -78,6 +82,7 @@ def fused_adaptive_softmax(
     reduction: str = "mean",
     return_unit_loss: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
+    """Twin of `adaptau_ext.fused_adaptive_softmax`."""
     n_rows, n_items = u.shape[0], i.shape[0]
     rows = torch.arange(n_rows, device=u.device)
     target = rows if target is None else target
@@ -169,6 +174,7 @@ def sampled_adaptive_softmax(
     return_unit_loss: bool = False,
     return_draws: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
+    """Twin of `adaptau_ext.sampled_adaptive_softmax`."""
     n_rows, n_items = positives.shape[0], item_table.shape[0]
     if negatives is None:
         if seed is None:
@@ -202,17 +208,20 @@ def _order(scores: Tensor, excluded: Tensor) -> Tensor:
     ids = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
     by_score = torch.sort(scores.nan_to_num(nan=-torch.inf), dim=1, descending=True, stable=True)[1]
     late = scores.isnan() + 2 * excluded.int()  # excluded last of all
-    return by_score.gather(
-        1, torch.sort(late.gather(1, by_score), dim=1, stable=True)[1]
-    ) if ids.numel() else ids
+    return (
+        by_score.gather(1, torch.sort(late.gather(1, by_score), dim=1, stable=True)[1])
+        if ids.numel()
+        else ids
+    )
 
 
 def topk(
     u: Tensor, i: Tensor, k: int, *, exclude: Exclusion | None = None, normalize: str = "none"
 ) -> tuple[Tensor, Tensor]:
+    """Twin of `adaptau_ext.topk`."""
     u_hat, i_hat = normalized_pair(u, i, normalize)
     scores = u_hat @ i_hat.T
-    ids = _order(scores, csr_mask(exclude, *scores.shape, scores.device))[:, :k]
+    ids = _order(scores, csr_mask(exclude, u.shape[0], i.shape[0], u.device))[:, :k]
     return scores.gather(1, ids), ids
 
 
@@ -224,9 +233,10 @@ def ranks(
     exclude: Exclusion | None = None,
     normalize: str = "none",
 ) -> Tensor:
+    """Twin of `adaptau_ext.ranks`."""
     u_hat, i_hat = normalized_pair(u, i, normalize)
     scores = u_hat @ i_hat.T
-    excluded = csr_mask(exclude, *scores.shape, scores.device)
+    excluded = csr_mask(exclude, u.shape[0], i.shape[0], u.device)
     indptr, indices = csr_pair(targets, u.device)
     result = []
     for row in range(u.shape[0]):

@@ -97,8 +97,7 @@ class AdaptiveTemperature:
             raise ValueError(f'mode must be "official", got {mode!r}')
         if strategy not in ("weight_v0", "weight_mean", "weight_ratio"):
             raise ValueError(
-                'strategy must be "weight_v0", "weight_mean" or "weight_ratio", '
-                f"got {strategy!r}"
+                f'strategy must be "weight_v0", "weight_mean" or "weight_ratio", got {strategy!r}'
             )
         if not 0 <= t1 <= 1:
             raise ValueError(f"t1 must be a quantile in [0, 1], got {t1}")
@@ -130,6 +129,7 @@ class AdaptiveTemperature:
 
     @property
     def tau0(self) -> float:
+        """Temperature of the positives, the same for every user."""
         return 1 / self.inv_tau0
 
     def of(self, users: Tensor) -> Tensor:
@@ -142,11 +142,11 @@ class AdaptiveTemperature:
         u, i = unit_rows(user_embeddings), unit_rows(item_embeddings)
         users, items = self._pairs
         positive = sum(
-            (u[users[chunk]] * i[items[chunk]]).sum(dtype=torch.float64)
-            for chunk in torch.arange(users.numel(), device=users.device).split(1 << 18)
+            float((u[user_chunk] * i[item_chunk]).sum(dtype=torch.float64))
+            for user_chunk, item_chunk in zip(users.split(1 << 18), items.split(1 << 18), strict=True)
         )
-        overall = (u[self._active].double() @ i.double().mean(0)).mean()
-        return float(positive / users.numel() - overall)
+        overall = float((u[self._active].double() @ i.double().mean(0)).mean())
+        return positive / users.numel() - overall
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, user_embeddings: Tensor, item_embeddings: Tensor) -> None:

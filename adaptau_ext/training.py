@@ -94,9 +94,11 @@ class MFTrainer:
 
     @property
     def n_batches(self) -> int:
+        """Steps an epoch; the last batch may be smaller."""
         return -(-self.users.numel() // self.config.batch_size)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training pairs in random order, `[B]` users and items at a time."""
         order = torch.randperm(self.users.numel(), generator=self.generator)
         for chosen in order.split(self.config.batch_size):
             yield self.users[chosen], self.items[chosen]

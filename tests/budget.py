@@ -1,7 +1,7 @@
 """Error budgets against float64, derived from how the result is computed, not tuned.
 
 With u the unit roundoff of the compute dtype, a score of d terms of unit rows is off by at most
-(d / 2 + 4) * 2u: one rounding a product-and-add (u of a partial sum of at most 1) and a few in the norms.
+(d / 2 + 4) * 2u: one rounding a product-and-add (u of a partial sum of at most 1), a few in the norms.
 Divided by tau that is a logit's error dz; a probability's relative error is then 2 dz (its own and the
 denominator's), and sums over n terms add n u at worst, n / 48 u the way tiles are summed.
 """

@@ -102,7 +102,9 @@ def operator_calls(requires_grad: bool) -> list[tuple[Any, tuple[Any, ...]]]:
             (sampled, (u, i, torch.tensor([2, 0, 2]), positives, tau, None, None, 6, 1, None,
                        "negatives", "both", reduction, True, True, 0)),
         ]  # fmt: skip
-    calls.append((fused, (u, i, tau, None, None, None, None, None, None, "all", "both", "mean", True, 7)))
+    calls.append(
+        (fused, (u, i, tau, None, None, None, None, None, None, "all", "both", "mean", True, 7))
+    )
     return calls
 
 

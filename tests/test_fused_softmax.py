@@ -84,7 +84,9 @@ def compare(u: Tensor, i: Tensor, tau: Tensor, **options: Any) -> None:
             assert ours[name].dtype == (u.dtype if name in ("grad u", "grad i") else compute)
 
 
-def embeddings(n_rows: int, n_items: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def embeddings(
+    n_rows: int, n_items: int, d: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     return torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
 
 
@@ -277,5 +279,5 @@ def test_second_derivatives_are_refused() -> None:
     for reduction in ("mean", "none"):
         loss = ax.fused_adaptive_softmax(u, i, 0.1, reduction=reduction).sum()
         (gradient,) = torch.autograd.grad(loss, u, create_graph=True)
-        with pytest.raises((NotImplementedError, RuntimeError), match="first derivatives|does not require grad"):
+        with pytest.raises(NotImplementedError, match="has first derivatives only"):
             gradient.sum().backward()

@@ -86,9 +86,7 @@ def test_topk_of_a_constant_catalogue_is_the_first_ids() -> None:
 @pytest.mark.parametrize("normalize", NORMALIZE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", [(1, 5000, 8), (60, 300, 17), (130, 100, 64)])
-def test_ranks_agree_with_topk(
-    shape: tuple[int, int, int], dtype: torch.dtype, normalize: str
-) -> None:
+def test_ranks_agree_with_topk(shape: tuple[int, int, int], dtype: torch.dtype, normalize: str) -> None:
     """A target's rank is its place in the full top-k: the two operators share one score and order."""
     n_rows, n_items, d = shape
     u, i = torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)

@@ -60,9 +60,7 @@ def compare(
     budget = LossBudget.of(
         compute, user_table, item_table, all_tau, normalize, max(n_rows * n_negatives, 1)
     )
-    assert_within(
-        ours["loss"], exact["loss"], budget.loss + exact["loss"].abs() * 8 * budget.u, "loss"
-    )
+    assert_within(ours["loss"], exact["loss"], budget.loss + exact["loss"].abs() * 8 * budget.u, "loss")
     assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
     # Every gradient entry is a sum of terms of at most 2 / tau times the other side's rows (or |s|),
     # over the rows that use it, divided by the smallest norm on its own side.
@@ -82,7 +80,9 @@ def compare(
         assert_within(ours[name], gradient, limit + gradient.abs() * own, name)
 
 
-def tables(n_users: int, n_items: int, d: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def tables(
+    n_users: int, n_items: int, d: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     return torch.randn(n_users, d).to(dtype), torch.randn(n_items, d).to(dtype)
 
 

@@ -72,10 +72,12 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
+        """One more than the largest user id of either split."""
         return int(self.train.shape[0])
 
     @property
     def n_items(self) -> int:
+        """One more than the largest item id of either split."""
         return int(self.train.shape[1])
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -84,6 +86,7 @@ class Interactions:
         return torch.from_numpy(users), torch.from_numpy(self.train.indices.astype(np.int64))
 
     def describe(self) -> str:
+        """One line for people."""
         return (
             f"{self.name}: {self.n_users:,} users, {self.n_items:,} items, "
             f"{self.train.nnz:,} train and {self.test.nnz:,} test interactions"
@@ -113,6 +116,7 @@ def _csr(
 
 
 def _without_rows(csr: scipy.sparse.csr_array, rows: np.ndarray) -> scipy.sparse.csr_array:
-    keep = scipy.sparse.diags_array((~rows).astype(csr.dtype)) @ csr
-    keep.eliminate_zeros()
-    return scipy.sparse.csr_array(keep)
+    kept = csr.copy()
+    kept.data[np.repeat(rows, np.diff(csr.indptr))] = 0
+    kept.eliminate_zeros()
+    return kept

@@ -22,9 +22,7 @@ def read_lightgcn(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: not a folder; data must name a folder with train.txt and test.txt"
-        )
+        raise DataError(f"{folder}: not a folder; data must name a folder with train.txt and test.txt")
     return Interactions.from_pairs(
         folder.resolve().name,
         read_pairs(folder / "train.txt"),
@@ -47,7 +45,8 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 ids = [int(field) for field in line.split()]
             except ValueError:
                 raise DataError(
-                    f"{path}:{number}: expected integers `user item item ...`, got {line.strip()[:60]!r}"
+                    f"{path}:{number}: expected integers `user item item ...`, "
+                    f"got {line.strip()[:60]!r}"
                 ) from None
             if not ids:
                 continue

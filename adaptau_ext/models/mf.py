@@ -18,4 +18,5 @@ class MF(nn.Module):
             nn.init.xavier_uniform_(table, generator=generator)
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
+        """All users' `[n_users, d]` and all items' `[n_items, d]`, to score by cosine."""
         return self.user_table, self.item_table

@@ -1,0 +1,58 @@
+"""Instruction-set levels: every level this machine has gives results within the same budgets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import torch
+
+
+def at_level(level: str, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "ADAPTAU_ISA": level},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+PRINT_LEVEL = "import adaptau_ext, torch; print(torch.ops.adaptau.cpu_level())"
+
+
+@cache
+def levels() -> list[str]:
+    return [
+        level
+        for level in ("baseline", "avx2", "avx512")
+        if at_level(level, "-c", PRINT_LEVEL).stdout.strip() == level
+    ]
+
+
+def test_the_best_level_is_the_default() -> None:
+    assert torch.ops.adaptau.cpu_level() == os.environ.get("ADAPTAU_ISA", levels()[-1])
+
+
+def test_unknown_level_is_an_error() -> None:
+    failed = at_level("avx1024", "-c", PRINT_LEVEL)
+    assert failed.returncode != 0
+    assert "ADAPTAU_ISA must be one of the levels this machine has" in failed.stderr
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_losses_at_level(level: str) -> None:
+    if level not in levels():
+        pytest.skip(f"this machine has no {level}")
+    tests = [
+        "tests/test_fused_softmax.py::test_temperatures",
+        "tests/test_fused_softmax.py::test_odd_shapes",
+        "tests/test_sampled_softmax.py::test_options_and_dtypes",
+        "tests/test_retrieval.py::test_order_is_total_with_ties_nan_and_infinities",
+        "tests/test_retrieval.py::test_ranks_agree_with_topk",
+    ]
+    result = at_level(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", *tests)
+    assert result.returncode == 0, result.stdout

@@ -1,0 +1,136 @@
+"""Adap-tau's closed forms: Lambert's function, w0, and the users' temperatures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+
+from adaptau_ext.data import read_lightgcn
+from adaptau_ext.temperature import AdaptiveTemperature, lambert_w
+from tests.conftest import real_data
+
+# Inverse temperatures at epoch 0 of the published runs.
+PUBLISHED_W0 = {"yelp2018": 8.61997251, "gowalla": 9.17942389, "ml-1m": 3.20996}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_W0)
+def test_published_w0_to_six_digits(name: str) -> None:
+    data = read_lightgcn(real_data(name))
+    temperature = AdaptiveTemperature(*data.pairs(), data.n_users, data.n_items)
+    assert temperature.inv_tau0 == pytest.approx(PUBLISHED_W0[name], rel=1e-6)
+
+
+def test_lambert_w_is_scipys() -> None:
+    x = np.concatenate(
+        [-1 / math.e + np.logspace(-12, -0.5, 3000), np.logspace(-12, 3, 3000), [0.0, 1.0, 1e8]]
+    )
+    exact = scipy.special.lambertw(x).real
+    # Conditioning: dW/dx = W / (x (1 + W)); x itself is only known to a rounding.
+    sensitivity = 1 / ((1 + exact) * np.exp(exact))
+    budget = 8 * np.finfo(float).eps * (np.abs(exact) + sensitivity * np.maximum(np.abs(x), 1 / math.e))
+    ours = lambert_w(torch.from_numpy(x)).numpy()
+    assert (np.abs(ours - exact) <= budget).all()
+
+
+def test_lambert_w_at_the_branch_point_and_beyond() -> None:
+    edge = torch.tensor([-1 / math.e], dtype=torch.float64)
+    assert lambert_w(edge).item() == pytest.approx(-1, abs=1e-7)  # W is vertical there
+    assert lambert_w(torch.nextafter(edge, edge - 1)).item() == pytest.approx(-1, abs=1e-7)
+    assert lambert_w(edge - 1e-3).isnan()
+    assert lambert_w(torch.tensor([0.5], dtype=torch.float32)).dtype == torch.float32
+
+
+def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+    """6 users x 40 items; user u has u + 2 items."""
+    users = torch.repeat_interleave(torch.arange(6), torch.arange(6) + 2)
+    return users, torch.arange(users.numel()) % 40
+
+
+def test_w0_leaves_out_the_least_active_users() -> None:
+    temperature = AdaptiveTemperature(*pairs(), 6, 40)
+    # degrees 2..7, 0.2-quantile 3: users 2..5 stay, with 4 + 5 + 6 + 7 pairs
+    assert temperature.inv_tau0 == pytest.approx(math.log(4 * 40 / (2 * 22)) / 0.7)
+
+
+def test_cosine_gap_and_the_end_of_warm_up() -> None:
+    users, items = pairs()
+    u, i = torch.randn(6, 8), torch.randn(40, 8)
+    u += 3 * torch.stack([i[items[users == user]].mean(0) for user in range(6)])
+    temperature = AdaptiveTemperature(users, items, 6, 40, warmup_epochs=2)
+    unit_u = u.double() / u.double().norm(dim=1, keepdim=True)
+    unit_i = i.double() / i.double().norm(dim=1, keepdim=True)
+    cosine = unit_u @ unit_i.T
+    kept = users >= 2
+    gap = float(cosine[users[kept], items[kept]].mean() - cosine[2:].mean())
+    assert temperature.cosine_gap(u, i) == pytest.approx(gap, rel=1e-5)
+    temperature.start_epoch(1, u, i)
+    assert temperature.inv_tau0 == pytest.approx(math.log(160 / 44) / 0.7)
+    temperature.start_epoch(2, u, i)
+    assert temperature.inv_tau0 == pytest.approx(math.log(160 / 44) / gap, rel=1e-5)
+    with pytest.raises(RuntimeError, match="mu\\+ - mu = .* at epoch 3; train longer"):
+        temperature.start_epoch(3, -u, i)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "t1"), [("weight_mean", 1.0), ("weight_ratio", 0.9), ("weight_ratio", 0.3)]
+)
+def test_users_temperatures_are_the_closed_form(strategy: str, t1: float) -> None:
+    u, i = torch.randn(6, 8), torch.randn(40, 8)
+    temperature = AdaptiveTemperature(*pairs(), 6, 40, strategy=strategy, t1=t1, t2=0.5)
+    temperature.start_epoch(0, u, i)
+    assert (temperature.inv_tau == temperature.inv_tau0).all()
+    losses = {0: [1.0, 3.0], 1: [2.5], 2: [4.0, 4.0, 7.0], 3: [0.5], 4: [3.0]}  # user 5: no sample
+    for user, values in losses.items():
+        temperature.record(torch.full((len(values),), user), torch.tensor(values))
+    temperature.start_epoch(1, u, i)
+    mean = np.array([np.mean(v) for v in losses.values()])
+    centre = mean.mean() if strategy == "weight_mean" else np.quantile(mean, t1)
+    x = np.clip((mean - centre) / 0.5, -1 / math.e, 1000)
+    w = scipy.special.lambertw(x).real
+    w[x == -1 / math.e] = -1  # SciPy has NaN in the branch point, whose rounding lies just below it
+    expected = temperature.inv_tau0 * np.exp(-w)
+    np.testing.assert_allclose(temperature.inv_tau[:5].numpy(), expected, rtol=1e-6)
+    assert temperature.inv_tau[5] == temperature.inv_tau0
+    np.testing.assert_allclose(
+        temperature.of(torch.tensor([3, 0])).numpy(), 1 / expected[[3, 0]], rtol=1e-6
+    )
+    # losses are of one epoch only
+    temperature.start_epoch(2, u, i)
+    assert (temperature.inv_tau == temperature.inv_tau0).all()
+
+
+def test_weight_v0_is_one_temperature_for_all() -> None:
+    temperature = AdaptiveTemperature(*pairs(), 6, 40, strategy="weight_v0")
+    temperature.record(torch.arange(6), torch.arange(6.0))
+    temperature.start_epoch(1, torch.randn(6, 8), torch.randn(40, 8))
+    assert (temperature.inv_tau == temperature.inv_tau0).all()
+    assert temperature.tau0 == 1 / temperature.inv_tau0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "best"}, "mode must be \"official\", got 'best'"),
+        ({"strategy": "v1"}, "strategy must be .* got 'v1'"),
+        ({"t1": 1.5}, r"t1 must be a quantile in \[0, 1\], got 1.5"),
+        ({"t2": 0.0}, "t2 must be > 0, got 0.0"),
+    ],
+)
+def test_bad_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdaptiveTemperature(*pairs(), 6, 40, **options)  # type: ignore[arg-type]
+
+
+def test_data_without_a_temperature() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match="users must hold at least one training pair"):
+        AdaptiveTemperature(none, none, 3, 3)
+    dense = torch.ones(4, 5).nonzero()
+    with pytest.raises(
+        ValueError, match="fewer than half of all user-item pairs .* got 20 pairs of 4 users x 5"
+    ):
+        AdaptiveTemperature(dense[:, 0], dense[:, 1], 4, 5)
