@@ -188,7 +188,8 @@ def _topk(
 @torch.library.register_fake("adaptau::ranks")
 def _ranks(
     u: Tensor, i: Tensor, target_indptr: Tensor, target_indices: Tensor,
-    exclude_indptr: Tensor | None = None, exclude_indices: Tensor | None = None, normalize: str = "none",
+    exclude_indptr: Tensor | None = None, exclude_indices: Tensor | None = None,
+    normalize: str = "none",
 ) -> Tensor:  # fmt: skip
     return target_indices.new_empty(target_indices.shape)
 
