@@ -1,10 +1,11 @@
-"""One training epoch of MF with Adap-tau beside the same epoch in gather-style PyTorch, and peak memory.
+"""One MF epoch with Adap-tau beside the same epoch in gather-style PyTorch, and peak memory.
 
     python benchmarks/epoch.py path/to/gowalla
 
-The gather-style step is what published code does: item rows gathered to [B, N, d], normalised, multiplied
-with the users by bmm, the same loss, temperatures, dropout, Adam. Steps of both alternate in one run; an
-epoch is the number of batches times the median step. Peak memory is that of a fresh process each.
+The gather-style step is what published code does: item rows gathered to [B, N, d], normalised,
+multiplied with the users by bmm, the same loss, temperatures, dropout and Adam. Steps of both alternate
+in one run; an epoch is the number of batches times the median step. Peak memory is that of a fresh
+process each.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 
 def at_level(level: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-I", *command],  # the installed package, not the folder beside us
         env={**os.environ, "ADAPTAU_ISA": level},
         capture_output=True,
         text=True,
