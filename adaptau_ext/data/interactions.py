@@ -63,7 +63,7 @@ class Interactions:
             test_csr = _without_rows(test_csr, cold)
         both = train_csr.multiply(test_csr)
         if both.nnz:
-            user, item = both.tocoo().coords[0][0], both.tocoo().coords[1][0]
+            user, item = (ids[0] for ids in both.nonzero())
             raise DataError(
                 f"{name}: {both.nnz} pairs are in train and in test, the first is user {user}, item "
                 f"{item}; training items are never recommended, so remove them from one of the two"

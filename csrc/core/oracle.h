@@ -1,5 +1,6 @@
-// The four operators written naively in double: what every kernel is compared with in the C++ tests.
-// Dense arrays, no blocking, no shift but the true maximum. Reads like the definition in problem.h.
+// The four operators written naively in double: what every kernel is compared with in the C++
+// tests. Dense arrays, no blocking, no shift but the true maximum. Reads like the definition in
+// problem.h.
 #pragma once
 
 #include <algorithm>
@@ -79,8 +80,8 @@ inline Loss softmax(const Rows& users, const Rows& items, const std::vector<int6
     auto logit = [&](int64_t j) { return dot(u, unit_items[j]) / tau - log_q(j); };
     const double lse = log_sum(logit, z_positive);
     out.loss.push_back(lse - z_positive);
-    out.unit_loss.push_back(
-        log_sum([&](int64_t j) { return dot(u, unit_items[j]); }, s_positive) - s_positive);
+    out.unit_loss.push_back(log_sum([&](int64_t j) { return dot(u, unit_items[j]); }, s_positive) -
+                            s_positive);
 
     std::vector<double> gu(d, 0.0);
     double gtau = 0;

@@ -43,8 +43,8 @@ ADAPTAU_HOST_DEVICE inline PhiloxWords philox(uint64_t seed, PhiloxWords counter
 // Counter words: [column / 4, row low, row high, attempt].
 ADAPTAU_HOST_DEVICE inline PhiloxWords draw_words(uint64_t seed, int64_t row, uint32_t block,
                                                   uint32_t attempt) {
-  return philox(seed, {{block, static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32),
-                        attempt}});
+  return philox(seed,
+                {{block, static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32), attempt}});
 }
 
 // Words whose low product falls below this would favour some ids; they are drawn again.
@@ -57,8 +57,8 @@ ADAPTAU_HOST_DEVICE inline uint32_t draw_from_word(uint64_t seed, int64_t row, u
   if (static_cast<uint32_t>(product) < n) {
     const uint32_t threshold = rejection_threshold(n);
     for (uint32_t attempt = 1; static_cast<uint32_t>(product) < threshold; ++attempt)
-      product = static_cast<uint64_t>(
-                    draw_words(seed, row, column / 4, attempt).word[column % 4]) * n;
+      product =
+          static_cast<uint64_t>(draw_words(seed, row, column / 4, attempt).word[column % 4]) * n;
   }
   return static_cast<uint32_t>(product >> 32);
 }

@@ -54,11 +54,11 @@ struct SoftmaxProblem {
 // Loss over drawn (or given) negatives, the rows of two tables addressed by id.
 template <class T>
 struct SampledProblem {
-  Matrix user_table;           // [n_users, d]
-  Matrix item_table;           // [n_items, d]
-  const int64_t* users;        // [B] or nullptr: row b
-  const int64_t* positives;    // [B]
-  const int64_t* negatives;    // [B, N] or nullptr: drawn by the counter generator from seed
+  Matrix user_table;         // [n_users, d]
+  Matrix item_table;         // [n_items, d]
+  const int64_t* users;      // [B] or nullptr: row b
+  const int64_t* positives;  // [B]
+  const int64_t* negatives;  // [B, N] or nullptr: drawn by the counter generator from seed
   int64_t n_rows, n_negatives;
   uint64_t seed;
   SoftmaxTerms<T> terms;

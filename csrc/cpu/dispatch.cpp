@@ -7,9 +7,9 @@
 
 namespace adaptau {
 
-#define ADAPTAU_DECLARE(isa)             \
-  namespace isa {                        \
-  extern const Kernels<float> table_f32; \
+#define ADAPTAU_DECLARE(isa)              \
+  namespace isa {                         \
+  extern const Kernels<float> table_f32;  \
   extern const Kernels<double> table_f64; \
   }
 ADAPTAU_DECLARE(baseline)

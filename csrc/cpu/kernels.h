@@ -15,8 +15,8 @@
 
 namespace adaptau {
 
-constexpr int kTile = 48;       // items a panel, users a group
-constexpr int kRowAlign = 64;   // bytes; rows handed to the kernels are padded with zeros to this
+constexpr int kTile = 48;      // items a panel, users a group
+constexpr int kRowAlign = 64;  // bytes; rows handed to the kernels are padded with zeros to this
 
 // Elements in a padded row of d elements.
 template <class T>
@@ -28,15 +28,16 @@ constexpr int64_t padded(int64_t d) {
 // Base-2 soft-max state of a group of users, one lane a user.
 template <class T>
 struct ExpState {
-  T* shift;         // [48] E = exp2(score - shift); padded lanes hold a huge shift
-  double* sum;      // [48] sum of E
-  const T* inv_k;   // [48] or nullptr: takes the temperature off again, score * inv_k = s log2(e)
-  T* unit_shift;    // [48] the same for temperature 1, used when inv_k is given
-  double* unit_sum; // [48]
+  T* shift;          // [48] E = exp2(score - shift); padded lanes hold a huge shift
+  double* sum;       // [48] sum of E
+  const T* inv_k;    // [48] or nullptr: takes the temperature off again, score * inv_k = s log2(e)
+  T* unit_shift;     // [48] the same for temperature 1, used when inv_k is given
+  double* unit_sum;  // [48]
 };
 
 // Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]). Rows of
-// users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector length.
+// users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector
+// length.
 template <class T>
 struct BucketSamples {
   int64_t rows;
@@ -44,7 +45,7 @@ struct BucketSamples {
   const uint16_t* local;   // item within the bucket
   const T* table;          // the bucket's first item row
   int64_t ld, d;
-  const T* inverse_norm;   // of the bucket's items, or nullptr: 1
+  const T* inverse_norm;  // of the bucket's items, or nullptr: 1
 };
 
 // What to do with a bucket; all three at once where no shift has to be found first.
@@ -69,8 +70,8 @@ struct Kernels {
   // C[m, n] = (accumulate ? C : 0) + A B. A(i, k) = a[i * a_row + k * a_col]; B, C row-major.
   // n is a multiple of the vector length. One multiply-add a k, in order, an element: the result
   // does not depend on how the tile is cut.
-  void (*gemm)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b,
-               int64_t ldb, T* c, int64_t ldc, bool accumulate);
+  void (*gemm)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col,
+               const T* b, int64_t ldb, T* c, int64_t ldc, bool accumulate);
 
   // Rows x[n, ld] in place: x /= |x| over the first d elements, inverse_norm = 1 / |x| (0 for a
   // zero row, which stays zero). Safe for any finite norm.
@@ -97,14 +98,15 @@ struct Kernels {
   void (*count_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
                      Key<T>* count);
 
-  T (*dot)(int64_t n, const T* a, const T* b);            // one multiply-add a k, in order
-  void (*axpy)(int64_t n, T alpha, const T* x, T* y);     // y += alpha x
+  T (*dot)(int64_t n, const T* a, const T* b);         // one multiply-add a k, in order
+  void (*axpy)(int64_t n, T alpha, const T* x, T* y);  // y += alpha x
 
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
 
-  // score: values[p] = <user row, item row> * inverse_norm. exponentiate: values[p] = exp2(values[p] -
-  // shift), sums to the state. accumulate: o[row] += sum_p values[p] * inverse_norm * item row.
+  // score: values[p] = <user row, item row> * inverse_norm. exponentiate: values[p] =
+  // exp2(values[p] - shift), sums to the state. accumulate: o[row] += sum_p values[p] *
+  // inverse_norm * item row.
   void (*sampled_users)(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
                         const SampledState<T>& state, T* values, T* o);
   // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row.

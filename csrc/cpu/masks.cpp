@@ -27,8 +27,9 @@ MaskedCandidates masked_candidates(int64_t n_users, int64_t n_items, const int64
         if (id < n_items && id != positive) masked.indices.push_back(id);
         return;
       }
-      auto first = std::lower_bound(by_id.begin(), by_id.end(), id,
-                                    [&](int64_t j, int64_t wanted) { return item_ids[j] < wanted; });
+      auto first = std::lower_bound(by_id.begin(), by_id.end(), id, [&](int64_t j, int64_t wanted) {
+        return item_ids[j] < wanted;
+      });
       for (; first != by_id.end() && item_ids[*first] == id; ++first)
         if (*first != positive) masked.indices.push_back(*first);
     };

@@ -2,8 +2,8 @@
 // the number of competitors that stand before it. Items with smaller ids need to reach the target's
 // key, items with larger ids to exceed it.
 //
-// Users are grouped by their number of targets, because a tile is compared once for each "i-th target
-// of every lane". Excluded items are counted with the others and taken off afterwards.
+// Users are grouped by their number of targets, because a tile is compared once for each "i-th
+// target of every lane". Excluded items are counted with the others and taken off afterwards.
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -84,7 +84,8 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
           for (int64_t l = 0; l < kTile; ++l) {
             const bool reach = first + items <= layer.id[l];  // all of the panel has smaller ids
             threshold[l] = layer.key[l] == std::numeric_limits<Key<T>>::max() || reach
-                               ? layer.key[l] : layer.key[l] + 1;
+                               ? layer.key[l]
+                               : layer.key[l] + 1;
           }
           scan.kernels().count_tile(items, scan.lanes(g), tile, threshold, &count[i * kTile]);
           if (first > layer.last_id || first + items <= layer.first_id) continue;

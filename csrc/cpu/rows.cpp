@@ -51,9 +51,9 @@ void read_rows(const Matrix& m, int64_t first, int64_t n, bool normalise, const 
   }
 }
 
-#define ADAPTAU_INSTANTIATE(T)                                                                  \
-  template void read_row<T>(const Matrix&, int64_t, T*, int64_t);                               \
-  template void read_rows<T>(const Matrix&, int64_t, int64_t, bool, const Kernels<T>&, T*,      \
+#define ADAPTAU_INSTANTIATE(T)                                                             \
+  template void read_row<T>(const Matrix&, int64_t, T*, int64_t);                          \
+  template void read_rows<T>(const Matrix&, int64_t, int64_t, bool, const Kernels<T>&, T*, \
                              int64_t, T*);
 ADAPTAU_INSTANTIATE(float)
 ADAPTAU_INSTANTIATE(double)

@@ -23,7 +23,9 @@ class Buffer {
   Buffer(int64_t n, T value) : Buffer(n) {
     for (int64_t i = 0; i < n; ++i) data_[i] = value;
   }
-  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) { other.data_ = nullptr; }
+  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) {
+    other.data_ = nullptr;
+  }
   Buffer& operator=(Buffer&& other) noexcept {
     T* mine = data_;
     data_ = other.data_, size_ = other.size_, other.data_ = mine;
@@ -74,7 +76,8 @@ void read_rows(const Matrix& m, int64_t first, int64_t n, bool normalise, const 
 // True when rows of m can be handed to the kernels where they lie.
 template <class T>
 bool readable_in_place(const Matrix& m) {
-  return m.dtype == (sizeof(T) == 4 ? DType::f32 : DType::f64) && (m.col_stride == 1 || m.cols <= 1);
+  return m.dtype == (sizeof(T) == 4 ? DType::f32 : DType::f64) &&
+         (m.col_stride == 1 || m.cols <= 1);
 }
 template <class T>
 const T* row_in_place(const Matrix& m, int64_t index) {

@@ -1,12 +1,13 @@
 // The adaptive-temperature soft-max over sampled negatives, without a [B, N, d] tensor.
 //
-// Gathering B * N item rows at random is bound by memory latency, so the samples are first sorted by
-// bucket, a run of items whose rows fit the second-level cache: count, prefix sum, fill, with ids that
-// are drawn twice rather than stored. Then, bucket by bucket,
+// Gathering B * N item rows at random is bound by memory latency, so the samples are first sorted
+// by bucket, a run of items whose rows fit the second-level cache: count, prefix sum, fill, with
+// ids that are drawn twice rather than stored. Then, bucket by bucket,
 //   scores and exponentials       owner: a run of users    e_bn, Z_b += e_bn, O_b += e_bn i^_n
 //   gradient of the items         owner: the bucket        dL/di^_n += e_bn w_b u^_b
-// An item's row and its gradient stay in cache, a user's row in registers. No row has two owners and
-// every sum runs in the order of batch rows or buckets: bitwise the same on any number of threads.
+// An item's row and its gradient stay in cache, a user's row in registers. No row has two owners
+// and every sum runs in the order of batch rows or buckets: bitwise the same on any number of
+// threads.
 //
 // Rows are read where they lie when the table is a contiguous array of the compute type with d a
 // multiple of 16 (float); any other table is converted once a call.
@@ -32,9 +33,16 @@ class SampledSoftmax {
  public:
   SampledSoftmax(const SampledProblem<T>& problem, const SoftmaxOutput<T>& out,
                  const Parallel& parallel)
-      : p_(problem), terms_(problem.terms), out_(out), parallel_(parallel),
-        kernels_(active_kernels<T>()), B_(p_.n_rows), N_(p_.n_negatives),
-        M_(p_.item_table.rows), d_(p_.item_table.cols), ld_(padded<T>(d_)) {
+      : p_(problem),
+        terms_(problem.terms),
+        out_(out),
+        parallel_(parallel),
+        kernels_(active_kernels<T>()),
+        B_(p_.n_rows),
+        N_(p_.n_negatives),
+        M_(p_.item_table.rows),
+        d_(p_.item_table.cols),
+        ld_(padded<T>(d_)) {
     gradients_ = out_.weight != nullptr;
     item_pass_ = gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr);
     bounded_ = logits_are_bounded(terms_, B_);
@@ -59,8 +67,8 @@ class SampledSoftmax {
   int64_t first_item(int64_t bucket) const { return bucket << bucket_shift_; }
   const T* item_row(int64_t j) const { return items_ + j * item_stride_; }
 
-  // Item rows are used raw, with 1 / |i| applied to their scores, when they can be read in place and
-  // no norm is extreme; otherwise from a copy that holds the unit rows.
+  // Item rows are used raw, with 1 / |i| applied to their scores, when they can be read in place
+  // and no norm is extreme; otherwise from a copy that holds the unit rows.
   void prepare_items() {
     items_in_place_ = readable_in_place<T>(p_.item_table) && ld_ == d_;
     item_inverse_norm_ = Buffer<T>(terms_.normalize.item ? M_ : 0);
@@ -189,16 +197,19 @@ class SampledSoftmax {
 
   BucketSamples<T> samples(int64_t bucket, int64_t first_row, int64_t rows) const {
     const int64_t first = first_item(bucket);
-    return {rows, starts_.get() + bucket * (B_ + 1) + first_row, local_.get(), item_row(first),
-            item_stride_, ld_, 
+    return {rows,
+            starts_.get() + bucket * (B_ + 1) + first_row,
+            local_.get(),
+            item_row(first),
+            item_stride_,
+            ld_,
             items_in_place_ && terms_.normalize.item ? item_inverse_norm_.get() + first : nullptr};
   }
 
   void user_pass() {
     values_ = Buffer<T>(B_ * N_);
     // Long runs of rows keep a bucket in cache; enough runs keep the threads busy.
-    const int64_t run = std::max<int64_t>(
-        32, (B_ + parallel_.workers - 1) / parallel_.workers);
+    const int64_t run = std::max<int64_t>(32, (B_ + parallel_.workers - 1) / parallel_.workers);
     for_each_task(parallel_, (B_ + run - 1) / run, [&](int64_t task, int) {
       const int64_t first = task * run, rows = std::min(run, B_ - first);
       if (bounded_) {
@@ -268,8 +279,7 @@ class SampledSoftmax {
     const T from_positive = static_cast<T>(row.positive * row.inv_positive_tau);
     for (int64_t k = 0; k < ld_; ++k)
       o[k] = o[k] * from_negatives + positives_[b * ld_ + k] * from_positive;
-    if (terms_.normalize.user)
-      kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
+    if (terms_.normalize.user) kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
     std::copy_n(o, d_, out_.grad_users + b * d_);
   }
 
@@ -341,13 +351,13 @@ class SampledSoftmax {
   int64_t n_buckets_, item_stride_ = 0;
   const T* items_ = nullptr;
 
-  Buffer<T> item_copy_, item_inverse_norm_;          // [M, ld] where needed; [M]
-  Buffer<T> users_, scaled_users_, positives_, o_;   // [B, ld]
+  Buffer<T> item_copy_, item_inverse_norm_;                            // [M, ld] where needed; [M]
+  Buffer<T> users_, scaled_users_, positives_, o_;                     // [B, ld]
   Buffer<T> user_inverse_norm_, positive_score_, shift_, unit_shift_;  // [B]
-  Buffer<double> sum_, unit_sum_;                    // [B]
-  Buffer<uint32_t> starts_;                          // [bucket][B + 1]
-  Buffer<uint16_t> local_;                           // [B N] item within its bucket
-  Buffer<T> values_;                                 // [B N] scores, then exponentials
+  Buffer<double> sum_, unit_sum_;                                      // [B]
+  Buffer<uint32_t> starts_;                                            // [bucket][B + 1]
+  Buffer<uint16_t> local_;  // [B N] item within its bucket
+  Buffer<T> values_;        // [B N] scores, then exponentials
   std::vector<RowTerms> terms_of_row_;
 };
 

@@ -15,11 +15,18 @@ namespace adaptau {
 template <class T>
 class Scan {
  public:
-  Scan(const Matrix& users, const Matrix& items, Normalize normalize, const std::vector<int64_t>& order)
-      : items_(items), normalize_(normalize), kernels_(active_kernels<T>()), d_(users.cols),
-        ld_(padded<T>(d_)), n_users_(users.rows), order_(order),
+  Scan(const Matrix& users, const Matrix& items, Normalize normalize,
+       const std::vector<int64_t>& order)
+      : items_(items),
+        normalize_(normalize),
+        kernels_(active_kernels<T>()),
+        d_(users.cols),
+        ld_(padded<T>(d_)),
+        n_users_(users.rows),
+        order_(order),
         in_place_(readable_in_place<T>(items) && !normalize.item),
-        users_((users.rows + kTile) * ld_), packed_((users.rows + kTile) * ld_) {
+        users_((users.rows + kTile) * ld_),
+        packed_((users.rows + kTile) * ld_) {
     for (int64_t g = 0; g < groups(); ++g) {
       const int64_t n = users_in(g);
       T* rows = users_.get() + g * kTile * ld_;
@@ -54,8 +61,8 @@ class Scan {
         rows_ = row_in_place<T>(scan_.items_, first);
         stride_ = scan_.items_.row_stride;
       } else {
-        read_rows(scan_.items_, first, scan_.items_in(panel), scan_.normalize_.item,
-                  scan_.kernels_, panel_.get(), scan_.ld_, static_cast<T*>(nullptr));
+        read_rows(scan_.items_, first, scan_.items_in(panel), scan_.normalize_.item, scan_.kernels_,
+                  panel_.get(), scan_.ld_, static_cast<T*>(nullptr));
         rows_ = panel_.get();
         stride_ = scan_.ld_;
       }

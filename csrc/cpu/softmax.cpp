@@ -48,15 +48,24 @@ class FusedSoftmax {
  public:
   FusedSoftmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
                const Parallel& parallel, int64_t workspace_bytes)
-      : p_(problem), terms_(problem.terms), out_(out), parallel_(parallel),
-        kernels_(active_kernels<T>()), B_(p_.users.rows), M_(p_.items.rows), d_(p_.users.cols),
-        ld_(padded<T>(d_)), n_groups_((B_ + kTile - 1) / kTile), n_panels_((M_ + kTile - 1) / kTile) {
+      : p_(problem),
+        terms_(problem.terms),
+        out_(out),
+        parallel_(parallel),
+        kernels_(active_kernels<T>()),
+        B_(p_.users.rows),
+        M_(p_.items.rows),
+        d_(p_.users.cols),
+        ld_(padded<T>(d_)),
+        n_groups_((B_ + kTile - 1) / kTile),
+        n_panels_((M_ + kTile - 1) / kTile) {
     gradients_ = out_.weight != nullptr;
     item_pass_ = gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr);
     online_ = !logits_are_bounded(terms_, B_);
 
     // Ranges of items give small batches enough tasks; they depend on the shape only.
-    splits_ = std::max<int64_t>(1, std::min<int64_t>(8 / std::max<int64_t>(1, n_groups_), n_panels_ / 64));
+    splits_ = std::max<int64_t>(
+        1, std::min<int64_t>(8 / std::max<int64_t>(1, n_groups_), n_panels_ / 64));
     const int64_t group_bytes = kTile * kTile * static_cast<int64_t>(sizeof(T)) * n_panels_;
     const int64_t fitting = workspace_bytes / std::max<int64_t>(1, group_bytes);
     stash_ = item_pass_ && !online_ && (fitting >= 2 || fitting >= n_groups_);
@@ -67,8 +76,7 @@ class FusedSoftmax {
 
   void run() {
     if (B_ == 0) {
-      if (gradients_ && out_.grad_items != nullptr)
-        std::fill_n(out_.grad_items, M_ * d_, T(0));
+      if (gradients_ && out_.grad_items != nullptr) std::fill_n(out_.grad_items, M_ * d_, T(0));
       if (gradients_ && out_.grad_log_q != nullptr) std::fill_n(out_.grad_log_q, M_, T(0));
       return;
     }
@@ -173,7 +181,8 @@ class FusedSoftmax {
       if (t >= 0 && t < items) tile[t * kTile + l] = never;
       if (p_.masked.indptr == nullptr) continue;
       int64_t& cursor = s.cursor[b];
-      for (; cursor < p_.masked.indptr[b + 1] && p_.masked.indices[cursor] < first + items; ++cursor)
+      for (; cursor < p_.masked.indptr[b + 1] && p_.masked.indices[cursor] < first + items;
+           ++cursor)
         tile[(p_.masked.indices[cursor] - first) * kTile + l] = never;
     }
   }
@@ -243,8 +252,8 @@ class FusedSoftmax {
 
   void user_pass(int64_t first_group, int64_t last_group) {
     const int64_t n = last_group - first_group;
-    const int64_t a_task = std::max<int64_t>(
-        1, std::min(kGroupsPerTask, n * splits_ / (2 * parallel_.workers)));
+    const int64_t a_task =
+        std::max<int64_t>(1, std::min(kGroupsPerTask, n * splits_ / (2 * parallel_.workers)));
     const int64_t blocks = (n + a_task - 1) / a_task;
     const int64_t rows = n_groups_ * kTile;
     for_each_task(parallel_, blocks * splits_, [&](int64_t task, int worker) {
@@ -314,15 +323,14 @@ class FusedSoftmax {
       for (int64_t k = 0; k < ld_; ++k) weighted_users_[b * ld_ + k] = user[k] * from_negatives;
     if (out_.grad_users == nullptr) return;
     for (int64_t k = 0; k < ld_; ++k) o[k] = o[k] * from_negatives + positive[k] * from_positive;
-    if (terms_.normalize.user)
-      kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
+    if (terms_.normalize.user) kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
     std::copy_n(o, d_, out_.grad_users + b * d_);
   }
 
   void item_pass(int64_t first_group, int64_t last_group) {
     const bool first = first_group == 0, last = last_group == n_groups_;
-    const int64_t a_task = std::max<int64_t>(
-        1, std::min(kPanelsPerTask, n_panels_ / (4 * parallel_.workers)));
+    const int64_t a_task =
+        std::max<int64_t>(1, std::min(kPanelsPerTask, n_panels_ / (4 * parallel_.workers)));
     for_each_task(parallel_, (n_panels_ + a_task - 1) / a_task, [&](int64_t task, int worker) {
       Scratch<T>& s = scratch(worker);
       const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
@@ -370,8 +378,8 @@ class FusedSoftmax {
                                  [&](int64_t b, int64_t item) { return target(b) < item; });
     for (; next != by_positive_.end() && target(*next) < first + items; ++next) {
       const int64_t b = *next;
-      kernels_.axpy(ld_, positive_coefficient_[b] / positive_tau(b),
-                    users_.get() + b * ld_, s.grad.get() + (target(b) - first) * ld_);
+      kernels_.axpy(ld_, positive_coefficient_[b] / positive_tau(b), users_.get() + b * ld_,
+                    s.grad.get() + (target(b) - first) * ld_);
       if (out_.grad_log_q != nullptr && terms_.denominator == Denominator::all)
         out_.grad_log_q[target(b)] -= positive_coefficient_[b];
     }
@@ -399,14 +407,14 @@ class FusedSoftmax {
   bool gradients_, item_pass_, online_, stash_;
   int64_t splits_, groups_a_block_;
 
-  Buffer<T> users_, positives_;      // [B, ld] normalised as asked
-  Buffer<T> packed_;                 // [group][ld][48] users times k log2 e
+  Buffer<T> users_, positives_;  // [B, ld] normalised as asked
+  Buffer<T> packed_;             // [group][ld][48] users times k log2 e
   Buffer<T> user_inverse_norm_, positive_score_, tau_lanes_;  // [B]
-  Buffer<T> weighted_o_;             // [split][B, ld] O, then dL/du
-  Buffer<T> weighted_users_;         // [B, ld] u^ times coefficient times k
-  Buffer<T> coefficient_, positive_coefficient_;                        // [B]
-  Buffer<T> stash_tiles_;            // [block group][panel][48][48]
-  std::vector<GroupState<T>> states_;  // [split][group]
+  Buffer<T> weighted_o_;                                      // [split][B, ld] O, then dL/du
+  Buffer<T> weighted_users_;                      // [B, ld] u^ times coefficient times k
+  Buffer<T> coefficient_, positive_coefficient_;  // [B]
+  Buffer<T> stash_tiles_;                         // [block group][panel][48][48]
+  std::vector<GroupState<T>> states_;             // [split][group]
   std::vector<int64_t> by_positive_;
   std::vector<Scratch<T>> scratch_;
 };

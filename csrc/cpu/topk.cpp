@@ -60,8 +60,8 @@ void topk(const TopkProblem& p, T* scores, int64_t* ids, const Parallel& paralle
       for (int64_t g = g0; g < g1; ++g) {
         const T* tile = reader.score(g);
         Key<T>* group_threshold = threshold.data() + (g - g0) * kTile;
-        const int64_t n =
-            scan.kernels().scan_tile(reader.items(), scan.lanes(g), tile, group_threshold, hits.data());
+        const int64_t n = scan.kernels().scan_tile(reader.items(), scan.lanes(g), tile,
+                                                   group_threshold, hits.data());
         for (int64_t h = 0; h < n; ++h) {
           const int64_t lane = hits[h] % kTile, item = panel * kTile + hits[h] / kTile;
           const int64_t b = g * kTile + lane;
@@ -73,7 +73,8 @@ void topk(const TopkProblem& p, T* scores, int64_t* ids, const Parallel& paralle
             const int64_t end = p.excluded.indptr[b + 1];
             while (list.next_excluded < end && p.excluded.indices[list.next_excluded] < item)
               ++list.next_excluded;
-            if (list.next_excluded < end && p.excluded.indices[list.next_excluded] == item) continue;
+            if (list.next_excluded < end && p.excluded.indices[list.next_excluded] == item)
+              continue;
           }
           list.best.push_back({key, static_cast<int32_t>(item)});
           if (static_cast<int64_t>(list.best.size()) < capacity) continue;

@@ -25,8 +25,7 @@ SoftmaxTerms<T> soft_max_terms(const Tensor& tau, const OptionalTensor& positive
                                const std::string& normalize, int64_t n_rows, int64_t n_items) {
   return {temperatures<T>("tau", tau, n_rows),
           positive_tau ? temperatures<T>("positive_tau", *positive_tau, n_rows) : nullptr,
-          log_q ? values<T>("log_q", *log_q, n_items) : nullptr,
-          parse_denominator(denominator),
+          log_q ? values<T>("log_q", *log_q, n_items) : nullptr, parse_denominator(denominator),
           parse_normalize(normalize)};
 }
 
@@ -64,8 +63,8 @@ struct Results {
     Tensor total = empty_like_compute(like, users, {});
     double sum = 0;
     for (int64_t b = 0; b < loss.numel(); ++b) sum += static_cast<double>(out.loss[b]);
-    *data<T>(total) =
-        static_cast<T>(reduction == Reduction::mean ? sum / static_cast<double>(loss.numel()) : sum);
+    *data<T>(total) = static_cast<T>(
+        reduction == Reduction::mean ? sum / static_cast<double>(loss.numel()) : sum);
     return total;
   }
 };
@@ -75,9 +74,11 @@ template <class T>
 std::vector<T> reduction_weight(Reduction reduction, int64_t n_rows, int64_t gradients) {
   if (gradients == 0) return {};
   if (reduction == Reduction::none)
-    fail("gradients together with the loss need reduction \"mean\" or \"sum\", got \"none\"; "
-         "call the backward operator instead");
-  return std::vector<T>(n_rows, reduction == Reduction::mean ? T(1) / static_cast<T>(n_rows) : T(1));
+    fail(
+        "gradients together with the loss need reduction \"mean\" or \"sum\", got \"none\"; "
+        "call the backward operator instead");
+  return std::vector<T>(n_rows,
+                        reduction == Reduction::mean ? T(1) / static_cast<T>(n_rows) : T(1));
 }
 
 template <class T>
@@ -87,12 +88,14 @@ std::vector<T> given_weight(const Tensor& grad_loss, int64_t n_rows) {
 }
 
 // "negatives" leaves an empty sum where nothing but the positive is left.
-void check_denominator(Denominator denominator, const Csr& masked, int64_t n_rows, int64_t n_items) {
+void check_denominator(Denominator denominator, const Csr& masked, int64_t n_rows,
+                       int64_t n_items) {
   if (denominator == Denominator::all) return;
   for (int64_t b = 0; b < n_rows; ++b)
     if (n_items - 1 - (masked.indptr[b + 1] - masked.indptr[b]) <= 0)
-      fail("denominator=\"negatives\" needs a candidate besides the positive, row ", b, " has none of ",
-           n_items, " left; add candidates, exclude fewer, or use denominator=\"all\"");
+      fail("denominator=\"negatives\" needs a candidate besides the positive, row ", b,
+           " has none of ", n_items,
+           " left; add candidates, exclude fewer, or use denominator=\"all\"");
 }
 
 struct FusedArguments {
@@ -109,12 +112,14 @@ void run_fused(const FusedArguments& a, const Matrix& users, const Matrix& items
   if (a.target) {
     target = ids("target", *a.target, B, 0, M);
   } else if (M < B) {
-    fail("target is needed when i has fewer rows than u (row b's positive is i[b] without it), got ",
-         M, " and ", B);
+    fail(
+        "target is needed when i has fewer rows than u (row b's positive is i[b] without it), got ",
+        M, " and ", B);
   }
   const int64_t any_id = int64_t{1} << 31;
   const int64_t* item_ids = a.item_ids ? ids("item_ids", *a.item_ids, M, 0, any_id) : nullptr;
-  const Csr excluded = csr("exclude", a.exclude_indptr, a.exclude_indices, B, item_ids ? any_id : M);
+  const Csr excluded =
+      csr("exclude", a.exclude_indptr, a.exclude_indices, B, item_ids ? any_id : M);
   const auto terms =
       soft_max_terms<T>(a.tau, a.positive_tau, a.log_q, a.denominator, a.normalize, B, M);
   MaskedCandidates masked;
@@ -130,11 +135,12 @@ void run_fused(const FusedArguments& a, const Matrix& users, const Matrix& items
   fused_softmax<T>(problem, results.out, torch_threads(), kWorkspaceBytes);
 }
 
-FusedResult fused_adaptive_softmax(
-    Tensor u, Tensor i, Tensor tau, OptionalTensor target, OptionalTensor positive_tau,
-    OptionalTensor log_q, OptionalTensor item_ids, OptionalTensor exclude_indptr,
-    OptionalTensor exclude_indices, std::string denominator, std::string normalize,
-    std::string reduction, bool unit_loss, int64_t gradients) {
+FusedResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTensor target,
+                                   OptionalTensor positive_tau, OptionalTensor log_q,
+                                   OptionalTensor item_ids, OptionalTensor exclude_indptr,
+                                   OptionalTensor exclude_indices, std::string denominator,
+                                   std::string normalize, std::string reduction, bool unit_loss,
+                                   int64_t gradients) {
   const Matrix users = matrix("u", u), items = matrix("i", i);
   check_pair("u", users, "i", items);
   return with_compute_type(users, [&](auto zero) -> FusedResult {
@@ -143,17 +149,19 @@ FusedResult fused_adaptive_softmax(
     Results<T> r(u, users, users.rows, items, unit_loss, gradients,
                  reduction_weight<T>(reduce, users.rows, gradients));
     run_fused<T>({u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr, exclude_indices,
-                  denominator, normalize}, users, items, r);
+                  denominator, normalize},
+                 users, items, r);
     return {r.reduced(reduce, u, users), r.unit_loss, r.grad_users, r.grad_items, r.grad_tau,
-            r.grad_positive_tau, r.grad_log_q};
+            r.grad_positive_tau,         r.grad_log_q};
   });
 }
 
-Gradients fused_adaptive_softmax_backward(
-    Tensor grad_loss, Tensor u, Tensor i, Tensor tau, OptionalTensor target,
-    OptionalTensor positive_tau, OptionalTensor log_q, OptionalTensor item_ids,
-    OptionalTensor exclude_indptr, OptionalTensor exclude_indices, std::string denominator,
-    std::string normalize, int64_t gradients) {
+Gradients fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, Tensor tau,
+                                          OptionalTensor target, OptionalTensor positive_tau,
+                                          OptionalTensor log_q, OptionalTensor item_ids,
+                                          OptionalTensor exclude_indptr,
+                                          OptionalTensor exclude_indices, std::string denominator,
+                                          std::string normalize, int64_t gradients) {
   const Matrix users = matrix("u", u), items = matrix("i", i);
   check_pair("u", users, "i", items);
   return with_compute_type(users, [&](auto zero) -> Gradients {
@@ -161,7 +169,8 @@ Gradients fused_adaptive_softmax_backward(
     Results<T> r(u, users, users.rows, items, false, gradients,
                  given_weight<T>(grad_loss, users.rows));
     run_fused<T>({u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr, exclude_indices,
-                  denominator, normalize}, users, items, r);
+                  denominator, normalize},
+                 users, items, r);
     return {r.grad_users, r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
   });
 }
@@ -200,8 +209,7 @@ void run_sampled(const SampledArguments& a, const Matrix& user_table, const Matr
     const Tensor flat = torch::stable::flatten(negatives);
     problem.negatives = ids("negatives", flat, B * problem.n_negatives, 0, M);
   }
-  if (problem.n_negatives < 0)
-    fail("n_negatives must be >= 0, got ", problem.n_negatives);
+  if (problem.n_negatives < 0) fail("n_negatives must be >= 0, got ", problem.n_negatives);
   if (problem.n_negatives > 0 && B >= (int64_t{1} << 32) / problem.n_negatives)
     fail("batch rows x n_negatives must be below 2^32, got ", B, " x ", problem.n_negatives,
          "; use smaller batches");
@@ -227,15 +235,16 @@ Tensor scatter_users(const SampledArguments& a, const Matrix& user_table, const 
   return table;
 }
 
-SampledResult sampled_adaptive_softmax(
-    Tensor user_table, Tensor item_table, OptionalTensor users, Tensor positives, Tensor tau,
-    OptionalTensor positive_tau, OptionalTensor negatives, int64_t n_negatives, int64_t seed,
-    OptionalTensor log_q, std::string denominator, std::string normalize, std::string reduction,
-    bool unit_loss, bool draws, int64_t gradients) {
+SampledResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, OptionalTensor users,
+                                       Tensor positives, Tensor tau, OptionalTensor positive_tau,
+                                       OptionalTensor negatives, int64_t n_negatives, int64_t seed,
+                                       OptionalTensor log_q, std::string denominator,
+                                       std::string normalize, std::string reduction, bool unit_loss,
+                                       bool draws, int64_t gradients) {
   const Matrix u = matrix("user_table", user_table), i = matrix("item_table", item_table);
   check_pair("user_table", u, "item_table", i);
-  const SampledArguments a{user_table, item_table, users, positives, tau, positive_tau, negatives,
-                           n_negatives, seed, log_q, denominator, normalize};
+  const SampledArguments a{user_table, item_table,  users, positives, tau,         positive_tau,
+                           negatives,  n_negatives, seed,  log_q,     denominator, normalize};
   const int64_t B = batch_rows(a, u);
   return with_compute_type(u, [&](auto zero) -> SampledResult {
     using T = decltype(zero);
@@ -245,26 +254,34 @@ SampledResult sampled_adaptive_softmax(
     Tensor counts = torch::stable::new_empty(user_table, {draws ? i.rows : 0}, ScalarType::Int);
     if (draws) r.out.draws = data<int32_t>(counts);
     run_sampled<T>(a, u, i, r);
-    return {r.reduced(reduce, user_table, u), r.unit_loss, counts, scatter_users(a, u, r, gradients),
-            r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
+    return {r.reduced(reduce, user_table, u),
+            r.unit_loss,
+            counts,
+            scatter_users(a, u, r, gradients),
+            r.grad_items,
+            r.grad_tau,
+            r.grad_positive_tau,
+            r.grad_log_q};
   });
 }
 
-Gradients sampled_adaptive_softmax_backward(
-    Tensor grad_loss, Tensor user_table, Tensor item_table, OptionalTensor users, Tensor positives,
-    Tensor tau, OptionalTensor positive_tau, OptionalTensor negatives, int64_t n_negatives,
-    int64_t seed, OptionalTensor log_q, std::string denominator, std::string normalize,
-    int64_t gradients) {
+Gradients sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table, Tensor item_table,
+                                            OptionalTensor users, Tensor positives, Tensor tau,
+                                            OptionalTensor positive_tau, OptionalTensor negatives,
+                                            int64_t n_negatives, int64_t seed, OptionalTensor log_q,
+                                            std::string denominator, std::string normalize,
+                                            int64_t gradients) {
   const Matrix u = matrix("user_table", user_table), i = matrix("item_table", item_table);
   check_pair("user_table", u, "item_table", i);
-  const SampledArguments a{user_table, item_table, users, positives, tau, positive_tau, negatives,
-                           n_negatives, seed, log_q, denominator, normalize};
+  const SampledArguments a{user_table, item_table,  users, positives, tau,         positive_tau,
+                           negatives,  n_negatives, seed,  log_q,     denominator, normalize};
   const int64_t B = batch_rows(a, u);
   return with_compute_type(u, [&](auto zero) -> Gradients {
     using T = decltype(zero);
     Results<T> r(user_table, u, B, i, false, gradients, given_weight<T>(grad_loss, B));
     run_sampled<T>(a, u, i, r);
-    return {scatter_users(a, u, r, gradients), r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
+    return {scatter_users(a, u, r, gradients), r.grad_items, r.grad_tau, r.grad_positive_tau,
+            r.grad_log_q};
   });
 }
 

@@ -13,8 +13,7 @@ std::tuple<Tensor, Tensor> topk_cpu(Tensor u, Tensor i, int64_t k, OptionalTenso
                                     OptionalTensor exclude_indices, std::string normalize) {
   const Matrix users = matrix("u", u), items = matrix("i", i);
   check_pair("u", users, "i", items);
-  if (k < 1 || k > items.rows)
-    fail("k must be in [1, n_items = ", items.rows, "], got ", k);
+  if (k < 1 || k > items.rows) fail("k must be in [1, n_items = ", items.rows, "], got ", k);
   const Csr excluded = csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
   for (int64_t b = 0; excluded.indptr != nullptr && b < users.rows; ++b) {
     const int64_t gone = excluded.indptr[b + 1] - excluded.indptr[b];

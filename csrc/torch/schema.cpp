@@ -34,7 +34,8 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "str normalize=\"none\") -> (Tensor scores, Tensor ids)");
   m.def(
       "ranks(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
-      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\") -> Tensor");
+      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\") -> "
+      "Tensor");
   m.def("draw_negatives(int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("cpu_level() -> str");
 }

@@ -39,8 +39,9 @@ namespace {
 
 void check_cpu(const char* name, const Tensor& t) {
   if (!t.is_cpu())
-    fail(name, " must be on the CPU like the other arguments, got a tensor on another device; "
-               "move all of them to one device");
+    fail(name,
+         " must be on the CPU like the other arguments, got a tensor on another device; "
+         "move all of them to one device");
 }
 
 }  // namespace
@@ -87,8 +88,8 @@ const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, in
   return values;
 }
 
-Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices, int64_t n_rows,
-        int64_t n_columns) {
+Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
+        int64_t n_rows, int64_t n_columns) {
   if (indptr.has_value() != indices.has_value())
     fail(name, " must be a pair (indptr, indices), got only one of them");
   if (!indptr.has_value()) return {};
@@ -106,7 +107,8 @@ Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& in
     for (int64_t e = p[r] + 1; e < p[r + 1]; ++e)
       if (j[e - 1] >= j[e])
         fail(indices_name, " must be ascending and distinct within a row, got ", j[e - 1], " then ",
-             j[e], " in row ", r, "; sort each row and drop duplicates "
+             j[e], " in row ", r,
+             "; sort each row and drop duplicates "
              "(scipy: sum_duplicates(), sort_indices())");
   }
   return {p, j};
@@ -139,8 +141,7 @@ const T* values(const char* name, const Tensor& t, int64_t n) {
   constexpr ScalarType expected = sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
   if (t.scalar_type() != expected)
     fail(name, " must be ", name_of(expected), " here, got ", name_of(t.scalar_type()));
-  if (t.dim() != 1 || t.size(0) != n)
-    fail(name, " must have shape [", n, "], got ", shape_of(t));
+  if (t.dim() != 1 || t.size(0) != n) fail(name, " must have shape [", n, "], got ", shape_of(t));
   if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
   return static_cast<const T*>(t.const_data_ptr());
 }

@@ -1,5 +1,5 @@
-// From tensors to the plain structs of core/problem.h. Every argument check of the package is here or
-// in the operator's own file next to it, once: the Python layer and the kernels rely on them.
+// From tensors to the plain structs of core/problem.h. Every argument check of the package is here
+// or in the operator's own file next to it, once: the Python layer and the kernels rely on them.
 //
 // A message names the argument, what was expected, what came and the way out.
 #pragma once
@@ -30,8 +30,8 @@ template <class... Parts>
   throw std::runtime_error(message.str());
 }
 
-std::string shape_of(const Tensor& t);          // "[3, 64]"
-const char* name_of(ScalarType type);           // "float32"
+std::string shape_of(const Tensor& t);  // "[3, 64]"
+const char* name_of(ScalarType type);   // "float32"
 
 // PyTorch's own thread pool, at its current size.
 Parallel torch_threads();
@@ -46,8 +46,8 @@ void check_pair(const char* u_name, const Matrix& u, const char* i_name, const M
 const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, int64_t high);
 
 // A CSR with n_rows rows; each row's indices ascending, distinct, in [0, n_columns).
-Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices, int64_t n_rows,
-        int64_t n_columns);
+Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
+        int64_t n_rows, int64_t n_columns);
 
 Normalize parse_normalize(const std::string& value);
 Denominator parse_denominator(const std::string& value);
@@ -55,9 +55,14 @@ Denominator parse_denominator(const std::string& value);
 enum class Reduction { mean, sum, none };
 Reduction parse_reduction(const std::string& value);
 
-// Which gradients the caller wants, as bits of an int argument; adaptau_ext/autograd.py has the twin.
+// Which gradients the caller wants, as bits of an int argument; adaptau_ext/autograd.py has the
+// twin.
 enum GradientBits : int64_t {
-  kGradUsers = 1, kGradItems = 2, kGradTau = 4, kGradPositiveTau = 8, kGradLogQ = 16,
+  kGradUsers = 1,
+  kGradItems = 2,
+  kGradTau = 4,
+  kGradPositiveTau = 8,
+  kGradLogQ = 16,
 };
 
 // dtype the kernels compute and accumulate in: float64 for float64, otherwise float32.

@@ -11,23 +11,23 @@
 
 inline int failures = 0;
 
-#define CHECK(condition)                                                        \
-  do {                                                                          \
-    if (!(condition)) {                                                         \
-      std::printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition);      \
-      ++failures;                                                               \
-    }                                                                           \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      std::printf("%s:%d: %s is false\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                          \
+    }                                                                      \
   } while (0)
 
 // |actual - expected| <= budget; NaN fails.
-#define CHECK_NEAR(actual, expected, budget)                                                  \
-  do {                                                                                        \
-    const double a_ = (actual), e_ = (expected), b_ = (budget);                               \
-    if (!(std::abs(a_ - e_) <= b_)) {                                                         \
-      std::printf("%s:%d: %s = %.17g, expected %.17g within %.3g\n", __FILE__, __LINE__,      \
-                  #actual, a_, e_, b_);                                                       \
-      ++failures;                                                                             \
-    }                                                                                         \
+#define CHECK_NEAR(actual, expected, budget)                                                      \
+  do {                                                                                            \
+    const double a_ = (actual), e_ = (expected), b_ = (budget);                                   \
+    if (!(std::abs(a_ - e_) <= b_)) {                                                             \
+      std::printf("%s:%d: %s = %.17g, expected %.17g within %.3g\n", __FILE__, __LINE__, #actual, \
+                  a_, e_, b_);                                                                    \
+      ++failures;                                                                                 \
+    }                                                                                             \
   } while (0)
 
 inline int report() {

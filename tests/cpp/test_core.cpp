@@ -1,4 +1,5 @@
-// The counter generator, the total order and the conversions, against published or independent values.
+// The counter generator, the total order and the conversions, against published or independent
+// values.
 #include <array>
 #include <limits>
 
@@ -20,7 +21,8 @@ void philox_known_answers() {
   const Known known[] = {
       {0, {0, 0, 0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
       {~0ull, {~0u, ~0u, ~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
-      {0x299f31d0a4093822, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+      {0x299f31d0a4093822,
+       {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
        {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
   };
   for (const Known& k : known) {
@@ -42,9 +44,15 @@ void draws_are_uniform() {
 template <class T>
 void order_of_scores() {
   const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
-  const T ascending[] = {-inf, std::numeric_limits<T>::lowest(), T(-1), -std::numeric_limits<T>::min(),
-                         -std::numeric_limits<T>::denorm_min(), T(0),
-                         std::numeric_limits<T>::denorm_min(), T(1), inf};
+  const T ascending[] = {-inf,
+                         std::numeric_limits<T>::lowest(),
+                         T(-1),
+                         -std::numeric_limits<T>::min(),
+                         -std::numeric_limits<T>::denorm_min(),
+                         T(0),
+                         std::numeric_limits<T>::denorm_min(),
+                         T(1),
+                         inf};
   Key<T> last = score_key(nan);
   for (T score : ascending) {
     CHECK(score_key(score) > last);

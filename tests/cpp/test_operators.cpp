@@ -67,16 +67,30 @@ std::vector<double> flat(const oracle::Rows& rows) {
 
 template <class T>
 struct Outputs {
-  std::vector<T> loss, unit_loss, weight, grad_users, grad_items, grad_tau, grad_positive_tau, grad_log_q;
+  std::vector<T> loss, unit_loss, weight, grad_users, grad_items, grad_tau, grad_positive_tau,
+      grad_log_q;
   Outputs(int64_t B, int64_t M, int64_t d)
-      : loss(B), unit_loss(B), weight(random_values<T>(B, 21)), grad_users(B * d), grad_items(M * d),
-        grad_tau(B), grad_positive_tau(B), grad_log_q(M) {}
+      : loss(B),
+        unit_loss(B),
+        weight(random_values<T>(B, 21)),
+        grad_users(B * d),
+        grad_items(M * d),
+        grad_tau(B),
+        grad_positive_tau(B),
+        grad_log_q(M) {}
   SoftmaxOutput<T> pointers(bool log_q) {
-    return {loss.data(), unit_loss.data(), weight.data(), grad_users.data(), grad_items.data(),
-            grad_tau.data(), grad_positive_tau.data(), log_q ? grad_log_q.data() : nullptr, nullptr};
+    return {loss.data(),
+            unit_loss.data(),
+            weight.data(),
+            grad_users.data(),
+            grad_items.data(),
+            grad_tau.data(),
+            grad_positive_tau.data(),
+            log_q ? grad_log_q.data() : nullptr,
+            nullptr};
   }
-  // Rounding of a logit, k (d + 4) u, counts twice in a probability; sums over M or B add their own.
-  // k bounds |logit|, the inverses scale the gradients.
+  // Rounding of a logit, k (d + 4) u, counts twice in a probability; sums over M or B add their
+  // own. k bounds |logit|, the inverses scale the gradients.
   void compare(const oracle::Loss& expected, bool log_q, int64_t d, double k, double inv_tau,
                int64_t longest, double inverse_user, double inverse_item) {
     const double u = std::numeric_limits<T>::epsilon() / 2;
@@ -86,7 +100,8 @@ struct Outputs {
     CHECK_NEAR(error(unit_loss, expected.unit_loss, std::max(1.0, largest(loss))), 0, budget);
     CHECK_NEAR(error(grad_users, flat(expected.grad_users), w * k * inverse_user), 0, budget);
     CHECK_NEAR(error(grad_items, flat(expected.grad_items),
-                     std::max(w * k * inverse_item, largest(flat(expected.grad_items)))), 0, budget);
+                     std::max(w * k * inverse_item, largest(flat(expected.grad_items)))),
+               0, budget);
     CHECK_NEAR(error(grad_tau, expected.grad_tau, w * inv_tau * inv_tau * entry), 0, budget);
     CHECK_NEAR(error(grad_positive_tau, expected.grad_positive_tau, w * inv_tau * inv_tau * entry),
                0, budget);
@@ -124,8 +139,10 @@ void fused(int64_t B, int64_t M, int64_t d, const Options& options, int64_t work
     target[b] = (b * 37 + 5) % M;
     for (int64_t j = 0; j < M; ++j) {
       if (j == target[b]) continue;
-      if ((j * 7 + b) % 11 == 0) masked.indices.push_back(j);
-      else candidates[b].push_back(j);
+      if ((j * 7 + b) % 11 == 0)
+        masked.indices.push_back(j);
+      else
+        candidates[b].push_back(j);
     }
     masked.indptr.push_back(static_cast<int64_t>(masked.indices.size()));
   }
@@ -182,8 +199,15 @@ void sampled(int64_t B, int64_t N, int64_t M, int64_t d, const Options& options)
       {tau64.data(), options.own_positive_tau ? positive64.data() : nullptr,
        options.log_q ? log_q64.data() : nullptr, options.denominator, options.normalize},
       {out.weight.begin(), out.weight.end()});
-  SampledProblem<T> problem{as_matrix(users, B, d), as_matrix(items, M, d), nullptr,
-                            positives.data(), nullptr, B, N, 99, terms};
+  SampledProblem<T> problem{as_matrix(users, B, d),
+                            as_matrix(items, M, d),
+                            nullptr,
+                            positives.data(),
+                            nullptr,
+                            B,
+                            N,
+                            99,
+                            terms};
   auto pointers = out.pointers(options.log_q);
   pointers.draws = draws.data();
   sampled_softmax(problem, pointers, threads(1));
@@ -205,16 +229,19 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
   for (int64_t j = 0; j + 3 < M; j += 5)  // exact ties
     std::copy_n(items.begin() + j * d, d, items.begin() + (j + 3) * d);
   if (M > 9) items[9 * d] = std::numeric_limits<T>::quiet_NaN();
-  std::vector<int64_t> indptr{0}, indices, target_indptr{0}, target_indices, expected_ids, expected_ranks;
+  std::vector<int64_t> indptr{0}, indices, target_indptr{0}, target_indices, expected_ids,
+      expected_ranks;
   for (int64_t b = 0; b < B; ++b) {
     std::vector<Candidate<T>> order;
     std::set<int64_t> gone;
-    for (int64_t j = b % 7; j < M && static_cast<int64_t>(gone.size()) < M - k; j += 7) gone.insert(j);
+    for (int64_t j = b % 7; j < M && static_cast<int64_t>(gone.size()) < M - k; j += 7)
+      gone.insert(j);
     indices.insert(indices.end(), gone.begin(), gone.end());
     indptr.push_back(static_cast<int64_t>(indices.size()));
     for (int64_t j = 0; j < M; ++j)
-      order.push_back({score_key(active_kernels<T>().dot(d, users.data() + b * d, items.data() + j * d)),
-                       static_cast<int32_t>(j)});
+      order.push_back(
+          {score_key(active_kernels<T>().dot(d, users.data() + b * d, items.data() + j * d)),
+           static_cast<int32_t>(j)});
     const auto by_id = order;
     std::sort(order.begin(), order.end(), precedes<T>);
     int64_t found = 0;
@@ -236,8 +263,11 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
     topk<T>({as_matrix(users, B, d), as_matrix(items, M, d), excluded, {false, false}, k},
             scores.data(), ids.data(), threads(workers));
     CHECK(ids == expected_ids);
-    ranks<T>({as_matrix(users, B, d), as_matrix(items, M, d),
-              {target_indptr.data(), target_indices.data()}, excluded, {false, false}},
+    ranks<T>({as_matrix(users, B, d),
+              as_matrix(items, M, d),
+              {target_indptr.data(), target_indices.data()},
+              excluded,
+              {false, false}},
              got.data(), threads(workers));
     CHECK(got == expected_ranks);
   }

@@ -1,8 +1,9 @@
 // The dense product behind all three passes of the loss and the scans of top-k and ranks.
 //
 // A register tile of MR x NV vectors of C stays in registers for the whole k loop; A is broadcast
-// element by element, B is read a row of NV vectors at a time. MR * NV accumulators, NV vectors of B
-// and one broadcast fill the register file: 6 x 2 of 16 (SSE2, AVX2), 8 x 3 or 6 x 4 of 32 (AVX-512).
+// element by element, B is read a row of NV vectors at a time. MR * NV accumulators, NV vectors of
+// B and one broadcast fill the register file: 6 x 2 of 16 (SSE2, AVX2), 8 x 3 or 6 x 4 of 32
+// (AVX-512).
 
 namespace adaptau {
 namespace ADAPTAU_ISA {
@@ -14,19 +15,27 @@ ADAPTAU_INLINE void gemm_tile(int64_t k, const T* a, int64_t a_row, int64_t a_co
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
   V acc[MR][NV];
-  ADAPTAU_UNROLL for (int r = 0; r < MR; ++r)
-    ADAPTAU_UNROLL for (int v = 0; v < NV; ++v)
-      acc[r][v] = accumulate ? load<V>(c + r * ldc + v * W) : V{};
+  ADAPTAU_UNROLL
+  for (int r = 0; r < MR; ++r) {
+    ADAPTAU_UNROLL
+    for (int v = 0; v < NV; ++v) acc[r][v] = accumulate ? load<V>(c + r * ldc + v * W) : V{};
+  }
   for (int64_t i = 0; i < k; ++i) {
     V bv[NV];
-    ADAPTAU_UNROLL for (int v = 0; v < NV; ++v) bv[v] = load<V>(b + i * ldb + v * W);
-    ADAPTAU_UNROLL for (int r = 0; r < MR; ++r) {
+    ADAPTAU_UNROLL
+    for (int v = 0; v < NV; ++v) bv[v] = load<V>(b + i * ldb + v * W);
+    ADAPTAU_UNROLL
+    for (int r = 0; r < MR; ++r) {
       const V av = broadcast<V>(a[r * a_row + i * a_col]);
-      ADAPTAU_UNROLL for (int v = 0; v < NV; ++v) acc[r][v] += av * bv[v];
+      ADAPTAU_UNROLL
+      for (int v = 0; v < NV; ++v) acc[r][v] += av * bv[v];
     }
   }
-  ADAPTAU_UNROLL for (int r = 0; r < MR; ++r)
-    ADAPTAU_UNROLL for (int v = 0; v < NV; ++v) store(c + r * ldc + v * W, acc[r][v]);
+  ADAPTAU_UNROLL
+  for (int r = 0; r < MR; ++r) {
+    ADAPTAU_UNROLL
+    for (int v = 0; v < NV; ++v) store(c + r * ldc + v * W, acc[r][v]);
+  }
 }
 
 // All rows of C in one strip of NV vectors.

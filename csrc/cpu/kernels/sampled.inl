@@ -1,21 +1,24 @@
-// The sampled loss: one bucket of items (small enough to stay in the second-level cache) against the
-// users that drew from it. A user's row sits in NV registers while its samples are gathered; NV = 0
-// stands for rows that do not fit, read from memory instead.
+// The sampled loss: one bucket of items (small enough to stay in the second-level cache) against
+// the users that drew from it. A user's row sits in NV registers while its samples are gathered; NV
+// = 0 stands for rows that do not fit, read from memory instead.
 
 namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
-// Words of the Philox blocks [first, first + kWordLanes) of one row, attempt 0: word[w], lane = block.
+// Words of the Philox blocks [first, first + kWordLanes) of one row, attempt 0: word[w], lane =
+// block.
 ADAPTAU_INLINE void philox_blocks(uint64_t seed, int64_t row, uint32_t first, Words (&word)[4]) {
   Words block{};
-  ADAPTAU_UNROLL for (int l = 0; l < kWordLanes; ++l) block[l] = first + l;
+  ADAPTAU_UNROLL
+  for (int l = 0; l < kWordLanes; ++l) block[l] = first + l;
   Words c0 = block, c1 = broadcast<Words>(static_cast<uint64_t>(static_cast<uint32_t>(row))),
         c2 = broadcast<Words>(static_cast<uint64_t>(row) >> 32), c3{};
   const Words m0 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier0)),
               m1 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier1));
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
-  ADAPTAU_UNROLL for (int round = 0; round < kPhiloxRounds; ++round) {
+  ADAPTAU_UNROLL
+  for (int round = 0; round < kPhiloxRounds; ++round) {
     // c1 and c3 keep rubbish in their high halves; only low halves are multiplied or returned
     const Words p0 = wide_multiply(c0, m0), p1 = wide_multiply(c2, m1);
     c0 = (p1 >> 32) ^ c1 ^ static_cast<uint64_t>(key0);
@@ -36,9 +39,11 @@ void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* 
     philox_blocks(seed, row, static_cast<uint32_t>(first / 4), word);
     int32_t drawn[columns];
     uint64_t suspect = 0;  // a low product below n_items may have to be drawn again
-    ADAPTAU_UNROLL for (int w = 0; w < 4; ++w) {
+    ADAPTAU_UNROLL
+    for (int w = 0; w < 4; ++w) {
       const Words product = wide_multiply(word[w], items);
-      ADAPTAU_UNROLL for (int l = 0; l < kWordLanes; ++l) {
+      ADAPTAU_UNROLL
+      for (int l = 0; l < kWordLanes; ++l) {
         drawn[4 * l + w] = static_cast<int32_t>(product[l] >> 32);
         suspect |= static_cast<uint32_t>(product[l]) < n_items;
       }
@@ -46,9 +51,9 @@ void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* 
     const int64_t count = n - first < columns ? n - first : columns;
     if (suspect)
       for (int64_t i = 0; i < count; ++i)
-        drawn[i] = static_cast<int32_t>(
-            draw_from_word(seed, row, static_cast<uint32_t>(first + i), n_items,
-                           static_cast<uint32_t>(word[i % 4][i / 4])));
+        drawn[i] = static_cast<int32_t>(draw_from_word(seed, row, static_cast<uint32_t>(first + i),
+                                                       n_items,
+                                                       static_cast<uint32_t>(word[i % 4][i / 4])));
     if (count == columns) {
       memcpy(ids + first, drawn, sizeof drawn);
     } else {
@@ -59,18 +64,18 @@ void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* 
 
 template <class T, int NV>
 ADAPTAU_INLINE void load_row(Vec<T> (&v)[NV == 0 ? 1 : NV], const T* row) {
-  if constexpr (NV != 0)
-    ADAPTAU_UNROLL for (int i = 0; i < NV; ++i) v[i] = load<Vec<T>>(row + i * simd<T>::lanes);
+  if constexpr (NV != 0) ADAPTAU_UNROLL
+  for (int i = 0; i < NV; ++i) v[i] = load<Vec<T>>(row + i * simd<T>::lanes);
 }
 
 // Calls body<NV>() with NV = vectors a row when they fit the registers, else NV = 0.
-#define ADAPTAU_DISPATCH_ROW(d, body)                  \
-  switch ((d) / simd<T>::lanes) {                      \
-    case 1: return body<T, 1> ADAPTAU_ARGUMENTS;       \
-    case 2: return body<T, 2> ADAPTAU_ARGUMENTS;       \
-    case 4: return body<T, 4> ADAPTAU_ARGUMENTS;       \
-    case 8: return body<T, 8> ADAPTAU_ARGUMENTS;       \
-    default: return body<T, 0> ADAPTAU_ARGUMENTS;      \
+#define ADAPTAU_DISPATCH_ROW(d, body)             \
+  switch ((d) / simd<T>::lanes) {                 \
+    case 1: return body<T, 1> ADAPTAU_ARGUMENTS;  \
+    case 2: return body<T, 2> ADAPTAU_ARGUMENTS;  \
+    case 4: return body<T, 4> ADAPTAU_ARGUMENTS;  \
+    case 8: return body<T, 8> ADAPTAU_ARGUMENTS;  \
+    default: return body<T, 0> ADAPTAU_ARGUMENTS; \
   }
 
 // values[p] = base-2 scores of one user's samples. Sums of W products are taken at once.
@@ -83,13 +88,15 @@ ADAPTAU_INLINE void score_samples(const BucketSamples<T>& bucket, uint32_t begin
   load_row<T, NV>(u, user);
   for (uint32_t p = begin; p < end; p += W) {
     V partial[W];
-    ADAPTAU_UNROLL for (int i = 0; i < W; ++i) {
+    ADAPTAU_UNROLL
+    for (int i = 0; i < W; ++i) {
       const uint32_t q = p + i < end ? p + i : end - 1;  // the last one again: not stored
       const int64_t item = bucket.local[q];
       const T* x = bucket.table + item * bucket.ld;
       V s{};
       if constexpr (NV != 0) {
-        ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) s += u[k] * load<V>(x + k * W);
+        ADAPTAU_UNROLL
+        for (int k = 0; k < NV; ++k) s += u[k] * load<V>(x + k * W);
       } else {
         for (int64_t k = 0; k < bucket.d; k += W) s += load<V>(user + k) * load<V>(x + k);
       }
@@ -143,14 +150,15 @@ ADAPTAU_INLINE void accumulate_samples(const BucketSamples<T>& bucket, uint32_t 
     const T norm = bucket.inverse_norm != nullptr ? bucket.inverse_norm[item] : T(1);
     const V e = broadcast<V>(values[p] * norm);
     if constexpr (NV != 0) {
-      ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) acc[k] += e * load<V>(x + k * W);
+      ADAPTAU_UNROLL
+      for (int k = 0; k < NV; ++k) acc[k] += e * load<V>(x + k * W);
     } else {
       for (int64_t k = 0; k < bucket.d; k += W)
         store(row + k, load<V>(row + k) + e * load<V>(x + k));
     }
   }
-  if constexpr (NV != 0)
-    ADAPTAU_UNROLL for (int k = 0; k < NV; ++k) store(row + k * W, acc[k]);
+  if constexpr (NV != 0) ADAPTAU_UNROLL
+  for (int k = 0; k < NV; ++k) store(row + k * W, acc[k]);
 }
 
 // The three steps for one user after the other: the rows just scored are still in the first-level
@@ -161,14 +169,12 @@ void bucket_of_users(const BucketSamples<T>& bucket, const T* users, const Sampl
   for (int64_t r = 0; r < bucket.rows; ++r) {
     const uint32_t begin = bucket.starts[r], end = bucket.starts[r + 1];
     if (begin == end) continue;
-    if (steps.score)
-      score_samples<T, NV>(bucket, begin, end, users + r * bucket.d, values);
+    if (steps.score) score_samples<T, NV>(bucket, begin, end, users + r * bucket.d, values);
     if (steps.exponentiate) {
       T unit;
-      state.sum[r] += static_cast<double>(
-          exp_samples<T>(begin, end, state.shift[r],
-                         state.inv_k != nullptr ? state.inv_k + r : nullptr, state.unit_shift[r],
-                         values, &unit));
+      state.sum[r] += static_cast<double>(exp_samples<T>(
+          begin, end, state.shift[r], state.inv_k != nullptr ? state.inv_k + r : nullptr,
+          state.unit_shift[r], values, &unit));
       state.unit_sum[r] += static_cast<double>(unit);
     }
     if (steps.accumulate) accumulate_samples<T, NV>(bucket, begin, end, values, o + r * bucket.d);
@@ -187,8 +193,8 @@ void scatter_bucket(const BucketSamples<T>& bucket, const T* values, const T* ro
       T* g = grad + bucket.local[p] * bucket.d;
       const V e = broadcast<V>(values[p]);
       if constexpr (NV != 0) {
-        ADAPTAU_UNROLL for (int k = 0; k < NV; ++k)
-          store(g + k * W, load<V>(g + k * W) + e * w[k]);
+        ADAPTAU_UNROLL
+        for (int k = 0; k < NV; ++k) store(g + k * W, load<V>(g + k * W) + e * w[k]);
       } else {
         for (int64_t k = 0; k < bucket.d; k += W)
           store(g + k, load<V>(g + k) + e * load<V>(row + k));
@@ -211,12 +217,16 @@ ADAPTAU_INLINE void dispatch_row(int64_t d, A&&... arguments) {
 template <class T, int NV>
 struct BucketOfUsers {
   template <class... A>
-  static void run(A&&... arguments) { bucket_of_users<T, NV>(arguments...); }
+  static void run(A&&... arguments) {
+    bucket_of_users<T, NV>(arguments...);
+  }
 };
 template <class T, int NV>
 struct ScatterBucket {
   template <class... A>
-  static void run(A&&... arguments) { scatter_bucket<T, NV>(arguments...); }
+  static void run(A&&... arguments) {
+    scatter_bucket<T, NV>(arguments...);
+  }
 };
 
 template <class T>

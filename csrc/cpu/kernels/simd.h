@@ -75,7 +75,8 @@ ADAPTAU_INLINE uint32_t mask_bits(IVec<T> m) {
   }
 #else
   uint32_t bits = 0;
-  ADAPTAU_UNROLL for (int l = 0; l < simd<T>::lanes; ++l) bits |= (m[l] < 0 ? 1u : 0u) << l;
+  ADAPTAU_UNROLL
+  for (int l = 0; l < simd<T>::lanes; ++l) bits |= (m[l] < 0 ? 1u : 0u) << l;
   return bits;
 #endif
 }
@@ -110,7 +111,8 @@ ADAPTAU_INLINE Vec<T> exp2(Vec<T> x) {
   const Vec<T> t = x + P::magic;
   const Vec<T> f = x - (t - P::magic);
   Vec<T> p = broadcast<Vec<T>>(static_cast<T>(taylor_exp2(P::degree)));
-  ADAPTAU_UNROLL for (int n = P::degree - 1; n >= 0; --n) p = p * f + static_cast<T>(taylor_exp2(n));
+  ADAPTAU_UNROLL
+  for (int n = P::degree - 1; n >= 0; --n) p = p * f + static_cast<T>(taylor_exp2(n));
   const IVec<T> power = ((IVec<T>)t + P::bias) << P::mantissa;
   return p * (Vec<T>)power;
 }
@@ -161,10 +163,11 @@ struct MakeIndices<0, I...> {
 template <class T, int half, int... I>
 ADAPTAU_INLINE Vec<T> add_halves(Vec<T> a, Vec<T> b, Indices<I...>) {
   constexpr int n = simd<T>::lanes;
-  return __builtin_shufflevector(a, b, (I / (2 * half) * (2 * half) + I % half +
-                                        (I % (2 * half) < half ? 0 : n))...) +
-         __builtin_shufflevector(a, b, (I / (2 * half) * (2 * half) + I % half + half +
-                                        (I % (2 * half) < half ? 0 : n))...);
+  return __builtin_shufflevector(
+             a, b, (I / (2 * half) * (2 * half) + I % half + (I % (2 * half) < half ? 0 : n))...) +
+         __builtin_shufflevector(
+             a, b,
+             (I / (2 * half) * (2 * half) + I % half + half + (I % (2 * half) < half ? 0 : n))...);
 }
 template <class T, int count>
 ADAPTAU_INLINE Vec<T> sum_rows(const Vec<T>* rows) {
@@ -173,16 +176,18 @@ ADAPTAU_INLINE Vec<T> sum_rows(const Vec<T>* rows) {
     return rows[0];
   } else {
     Vec<T> half[count / 2];
-    ADAPTAU_UNROLL for (int i = 0; i < count / 2; ++i)
-      half[i] = add_halves<T, count / 2>(
-          rows[2 * i], rows[2 * i + 1], typename MakeIndices<lanes>::type());
+    ADAPTAU_UNROLL
+    for (int i = 0; i < count / 2; ++i)
+      half[i] = add_halves<T, count / 2>(rows[2 * i], rows[2 * i + 1],
+                                         typename MakeIndices<lanes>::type());
     return sum_rows<T, count / 2>(half);
   }
 }
 template <class T>
 ADAPTAU_INLINE T sum_lanes(Vec<T> v) {
   T s = 0;
-  ADAPTAU_UNROLL for (int l = 0; l < simd<T>::lanes; ++l) s += v[l];
+  ADAPTAU_UNROLL
+  for (int l = 0; l < simd<T>::lanes; ++l) s += v[l];
   return s;
 }
 

@@ -16,7 +16,8 @@ struct Limits;
 template <>
 struct Limits<float> {
   static constexpr float max = __FLT_MAX__, huge = 0x1p126f, nan = __builtin_nanf(""),
-                         safe_square = 1e-30f;  // squares between this and its inverse are exact enough
+                         safe_square =
+                             1e-30f;  // squares between this and its inverse are exact enough
 };
 template <>
 struct Limits<double> {
@@ -40,11 +41,22 @@ struct Limits<double> {
 namespace adaptau {
 namespace ADAPTAU_ISA {
 
-#define ADAPTAU_TABLE(T)                                                                    \
-  {ADAPTAU_STRING(ADAPTAU_ISA), gemm<T>,          normalize<T>,       square_norms<T>,      \
-   normalize_backward<T>,       exp_tile<T>,      unit_tile<T>,       max_tile<T>,          \
-   scan_tile<T>,                count_tile<T>,    dot<T>,             axpy<T>,              \
-   draw_row,                    sampled_users<T>, sampled_scatter<T>}
+#define ADAPTAU_TABLE(T)        \
+  {ADAPTAU_STRING(ADAPTAU_ISA), \
+   gemm<T>,                     \
+   normalize<T>,                \
+   square_norms<T>,             \
+   normalize_backward<T>,       \
+   exp_tile<T>,                 \
+   unit_tile<T>,                \
+   max_tile<T>,                 \
+   scan_tile<T>,                \
+   count_tile<T>,               \
+   dot<T>,                      \
+   axpy<T>,                     \
+   draw_row,                    \
+   sampled_users<T>,            \
+   sampled_scatter<T>}
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;
