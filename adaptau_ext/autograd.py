@@ -91,7 +91,7 @@ class _Loss:
             for bit, name in zip(GRADIENT_BITS, self.differentiable, strict=True)
             if ctx.needs_input_grad[self.arguments.index(name)]
         )
-        skipped = ("reduction", "unit_loss", "draws", "gradients")
+        skipped = ("reduction", "unit_loss", "gradients")
         arguments = [given[a] for a in self.arguments if a not in skipped]
         return list(getattr(ops, f"{self.name}_backward")(weight, *arguments, bits))
 
@@ -114,7 +114,7 @@ _SAMPLED = _Loss(
     "sampled_adaptive_softmax",
     (
         "user_table", "item_table", "users", "positives", "tau", "positive_tau", "negatives",
-        "n_negatives", "seed", "log_q", "denominator", "normalize", "reduction", "unit_loss", "draws",
+        "n_negatives", "seed", "item_l2", "log_q", "denominator", "normalize", "reduction", "unit_loss",
         "gradients",
     ),
     ("user_table", "item_table", "tau", "positive_tau", "log_q"),
@@ -155,14 +155,13 @@ def _fused_backward(grad_loss: Tensor, u: Tensor, i: Tensor, *rest: Any) -> tupl
 def _sampled(
     user_table: Tensor, item_table: Tensor, users: Tensor | None, positives: Tensor, tau: Tensor,
     positive_tau: Tensor | None = None, negatives: Tensor | None = None, n_negatives: int = 0,
-    seed: int = 0, log_q: Tensor | None = None, denominator: str = "negatives", normalize: str = "both",
-    reduction: str = "mean", unit_loss: bool = False, draws: bool = False, gradients: int = 0,
+    seed: int = 0, item_l2: float = 0.0, log_q: Tensor | None = None, denominator: str = "negatives",
+    normalize: str = "both", reduction: str = "mean", unit_loss: bool = False, gradients: int = 0,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = positives.shape[0]
     return (
         tau.new_empty((n_rows,) if reduction == "none" else ()),
         tau.new_empty((n_rows if unit_loss else 0,)),
-        tau.new_empty((item_table.shape[0] if draws else 0,), dtype=torch.int32),
         *_gradients(gradients, user_table, item_table, n_rows, tuple(user_table.shape)),
     )
 

@@ -138,14 +138,14 @@ def sampled_adaptive_softmax(
     n_negatives: int = 1024,
     seed: int | None = None,
     negatives: Tensor | None = None,
+    item_l2: float = 0.0,
     positive_tau: Temperature | None = None,
     denominator: Denominator = "negatives",
     normalize: Normalize = "both",
     log_q: Tensor | None = None,
     reduction: Reduction = "mean",
     return_unit_loss: bool = False,
-    return_draws: bool = False,
-) -> Tensor | tuple[Tensor, ...]:
+) -> Tensor | tuple[Tensor, Tensor]:
     r"""Soft-max loss over sampled negatives; no `[B, N, d]` tensor is stored.
 
     ::
@@ -169,12 +169,12 @@ def sampled_adaptive_softmax(
         negatives: `[B, N]` int64 to use instead of drawing.
         log_q: `[n_items]`, subtracted from the logits of sampled items (and of the positive where it
             stands in the denominator).
-        return_draws: also return `[n_items]` int32, how often each item was a negative; a regulariser
-            on the rows used needs them.
+        item_l2: each row's loss also gains ``item_l2 / 2`` times the squared norm of every item row it
+            uses, the positive's and each negative's: the regulariser "on the rows used".
 
     Returns:
-        The loss, or (loss[, unit_loss][, draws]) with the extras asked for. Differentiable once, in
-        both tables (dense gradients), tau, positive_tau and log_q.
+        The loss, or (loss, unit_loss). Differentiable once, in both tables (dense gradients), tau,
+        positive_tau and log_q.
 
     Raises:
         RuntimeError: as `fused_adaptive_softmax`; also when B x N reaches 2^32.
@@ -191,7 +191,7 @@ def sampled_adaptive_softmax(
     )  # fmt: skip
     if seed is None:
         seed = 0 if negatives is not None else int(torch.randint(2**62, ()))
-    loss, unit_loss, draws, *_ = _ops.sampled_adaptive_softmax(
+    loss, unit_loss, *_ = _ops.sampled_adaptive_softmax(
         user_table,
         item_table,
         users,
@@ -201,16 +201,15 @@ def sampled_adaptive_softmax(
         negatives,
         n_negatives,
         seed,
+        item_l2,
         log_q,
         denominator,
         normalize,
         reduction,
         return_unit_loss,
-        return_draws,
         0 if reduction == "none" else gradient_bits(user_table, item_table, tau, positive_tau, log_q),
     )
-    extras = (unit_loss,) * return_unit_loss + (draws,) * return_draws
-    return (loss, *extras) if extras else loss
+    return (loss, unit_loss) if return_unit_loss else loss
 
 
 def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:

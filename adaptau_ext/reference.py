@@ -166,14 +166,14 @@ def sampled_adaptive_softmax(
     n_negatives: int = 1024,
     seed: int | None = None,
     negatives: Tensor | None = None,
+    item_l2: float = 0.0,
     positive_tau: Temperature | None = None,
     denominator: str = "negatives",
     normalize: str = "both",
     log_q: Tensor | None = None,
     reduction: str = "mean",
     return_unit_loss: bool = False,
-    return_draws: bool = False,
-) -> Tensor | tuple[Tensor, ...]:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Twin of `adaptau_ext.sampled_adaptive_softmax`."""
     n_rows, n_items = positives.shape[0], item_table.shape[0]
     if negatives is None:
@@ -197,10 +197,9 @@ def sampled_adaptive_softmax(
         None if log_q is None else log_q[positives],
         denominator,
     )
-    loss = reduce(loss, reduction)
-    draws = torch.bincount(negatives.flatten(), minlength=n_items).int()
-    extras = (unit_loss,) * return_unit_loss + (draws,) * return_draws
-    return (loss, *extras) if extras else loss
+    used = torch.cat([positives[:, None], negatives], dim=1)
+    loss = reduce(loss + item_l2 / 2 * item_table[used].square().sum((1, 2)), reduction)
+    return (loss, unit_loss) if return_unit_loss else loss
 
 
 def _order(scores: Tensor, excluded: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from adaptau_ext.data import Interactions
 from adaptau_ext.evaluation import evaluate
-from adaptau_ext.losses import rows_l2
 from adaptau_ext.models import MF
 from adaptau_ext.ops import sampled_adaptive_softmax
 from adaptau_ext.temperature import AdaptiveTemperature, Strategy
@@ -106,32 +105,26 @@ class MFTrainer:
     def step(self, users: Tensor, items: Tensor) -> Tensor:
         """One optimiser step; returns the loss, regulariser included."""
         config, model = self.config, self.model
-        rows: Tensor = model.user_table
-        row_ids: Tensor | None = users
+        self.optimizer.zero_grad()
+        rows = torch.nn.functional.embedding(users, model.user_table)
+        dropped = rows
         if config.user_dropout > 0:
             keep = 1 - config.user_dropout
-            shape = (users.numel(), config.dim)
-            mask = torch.empty(shape).bernoulli_(keep, generator=self.generator) / keep
-            rows, row_ids = torch.nn.functional.embedding(users, model.user_table) * mask, None
-        tau = self.fixed_tau or self.temperature.of(users)
-        loss, unit_loss, draws = sampled_adaptive_softmax(
-            rows,
+            mask = torch.empty(rows.shape).bernoulli_(keep, generator=self.generator)
+            dropped = rows * mask.div_(keep)
+        loss, unit_loss = sampled_adaptive_softmax(
+            dropped,
             model.item_table,
-            row_ids,
+            None,
             items,
-            tau,
+            self.fixed_tau or self.temperature.of(users),
             positive_tau=self.fixed_tau or self.temperature.tau0,
             n_negatives=config.n_negatives,
             seed=int(torch.randint(2**62, (), generator=self.generator)),
+            item_l2=config.l2,
             return_unit_loss=True,
-            return_draws=True,
         )
-        if config.l2 > 0:
-            used = draws + torch.bincount(items, minlength=self.data.n_items)
-            user_uses = torch.bincount(users, minlength=self.data.n_users)
-            norms = rows_l2(model.item_table, used) + rows_l2(model.user_table, user_uses)
-            loss = loss + config.l2 / users.numel() * norms
-        self.optimizer.zero_grad()
+        loss = loss + config.l2 / (2 * users.numel()) * rows.square().sum()
         loss.backward()
         self.optimizer.step()
         self.temperature.record(users, unit_loss)

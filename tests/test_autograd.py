@@ -74,7 +74,7 @@ def test_gradcheck_sampled(given: bool, denominator: str, normalize: str, reduct
             return ax.sampled_adaptive_softmax(
                 u, i, torch.tensor([2, 0, 2]), torch.tensor([4, 1, 1]), tau,
                 positive_tau=positive_tau if own_tau else None, log_q=log_q if with_log_q else None,
-                n_negatives=7, seed=3, negatives=negatives, denominator=denominator,
+                n_negatives=7, seed=3, item_l2=0.3, negatives=negatives, denominator=denominator,
                 normalize=normalize, reduction=reduction,
             )  # fmt: skip
 
@@ -99,8 +99,8 @@ def operator_calls(requires_grad: bool) -> list[tuple[Any, tuple[Any, ...]]]:
             (fused, (u, i, tau, positives, None, None, *masks, "all", "both", reduction, True, 0)),
             (fused, (u, i, tau, None, tau, torch.zeros(M), None, None, None, "negatives", "none",
                      reduction, False, 0)),
-            (sampled, (u, i, torch.tensor([2, 0, 2]), positives, tau, None, None, 6, 1, None,
-                       "negatives", "both", reduction, True, True, 0)),
+            (sampled, (u, i, torch.tensor([2, 0, 2]), positives, tau, None, None, 6, 1, 0.1, None,
+                       "negatives", "both", reduction, True, 0)),
         ]  # fmt: skip
     calls.append(
         (fused, (u, i, tau, None, None, None, None, None, None, "all", "both", "mean", True, 7))

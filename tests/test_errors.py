@@ -95,6 +95,7 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: fused(denominator="negatives", exclude=csr([0, 0, 5, 5], [0, 1, 2, 3, 4])), "row 1 has none of 5 left"),
     (lambda: sampled(n_negatives=0), 'denominator="negatives" needs n_negatives >= 1, got 0'),
     (lambda: sampled(n_negatives=-1), "n_negatives must be >= 0, got -1"),
+    (lambda: sampled(item_l2=-0.1), "item_l2 must be >= 0, got -0.1"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from adaptau_ext import cli, reference
 from adaptau_ext.data import Interactions, synthetic
-from adaptau_ext.losses import rows_l2
 from adaptau_ext.training import EpochResult, MFTrainer, TrainConfig
 
 
@@ -30,14 +29,6 @@ def config(**changes: object) -> TrainConfig:
 
 def results(config: TrainConfig, data: Interactions) -> list[EpochResult]:
     return [event for event in MFTrainer(config, data).run() if isinstance(event, EpochResult)]
-
-
-def test_rows_l2_is_half_the_squared_rows() -> None:
-    table = torch.randn(20, 4, dtype=torch.float64, requires_grad=True)
-    ids = torch.randint(20, (50,))
-    counts = torch.bincount(ids, minlength=20)
-    assert rows_l2(table, counts).item() == pytest.approx((table[ids] ** 2).sum().item() / 2)
-    assert torch.autograd.gradcheck(lambda t: rows_l2(t, counts), (table,))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

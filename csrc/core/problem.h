@@ -61,6 +61,7 @@ struct SampledProblem {
   const int64_t* negatives;  // [B, N] or nullptr: drawn by the counter generator from seed
   int64_t n_rows, n_negatives;
   uint64_t seed;
+  double item_l2;  // each row's loss gains item_l2 / 2 * |i|^2 of every item row it uses
   SoftmaxTerms<T> terms;
 };
 
@@ -75,7 +76,6 @@ struct SoftmaxOutput {
   T* grad_tau;           // [B]
   T* grad_positive_tau;  // [B]
   T* grad_log_q;         // [M]
-  int32_t* draws;        // [n_items] how often each item was a negative (sampled loss), or nullptr
 };
 
 // The k best candidates of each user in the total order of order.h.

@@ -12,13 +12,13 @@
 #include <cstdint>
 
 #include "../core/order.h"
+#include "scratch.h"
 
 namespace adaptau {
 
-constexpr int kTile = 48;      // items a panel, users a group
-constexpr int kRowAlign = 64;  // bytes; rows handed to the kernels are padded with zeros to this
+constexpr int kTile = 48;  // items a panel, users a group
 
-// Elements in a padded row of d elements.
+// Elements in a row of d elements that is padded with zeros to whole cache lines.
 template <class T>
 constexpr int64_t padded(int64_t d) {
   constexpr int64_t step = kRowAlign / static_cast<int64_t>(sizeof(T));

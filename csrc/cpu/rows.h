@@ -4,42 +4,12 @@
 
 #include <cstdint>
 #include <cstring>
-#include <new>
 
 #include "../core/problem.h"
 #include "kernels.h"
+#include "scratch.h"
 
 namespace adaptau {
-
-// Uninitialised scratch, aligned to a cache line, so that a padded row never straddles one.
-template <class T>
-class Buffer {
- public:
-  Buffer() = default;
-  explicit Buffer(int64_t n)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T),
-                                             std::align_val_t(kRowAlign)))),
-        size_(n) {}
-  Buffer(int64_t n, T value) : Buffer(n) {
-    for (int64_t i = 0; i < n; ++i) data_[i] = value;
-  }
-  Buffer(Buffer&& other) noexcept : data_(other.data_), size_(other.size_) {
-    other.data_ = nullptr;
-  }
-  Buffer& operator=(Buffer&& other) noexcept {
-    T* mine = data_;
-    data_ = other.data_, size_ = other.size_, other.data_ = mine;
-    return *this;
-  }
-  ~Buffer() { ::operator delete(data_, std::align_val_t(kRowAlign)); }
-  T* get() const { return data_; }
-  T& operator[](int64_t i) const { return data_[i]; }
-  int64_t size() const { return size_; }
-
- private:
-  T* data_ = nullptr;
-  int64_t size_ = 0;
-};
 
 inline float bf16_to_f32(uint16_t x) {
   const uint32_t bits = static_cast<uint32_t>(x) << 16;

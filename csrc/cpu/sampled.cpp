@@ -56,10 +56,11 @@ class SampledSoftmax {
 
   void run() {
     prepare_items();
+    if (p_.item_l2 != 0) square_items();
     prepare_users();
     sort_samples();
     user_pass();
-    if (item_pass_ || out_.draws != nullptr) item_pass();
+    if (item_pass_) item_pass();
   }
 
  private:
@@ -113,6 +114,21 @@ class SampledSoftmax {
     return safe;
   }
 
+  // |i|^2 of every item, for the regulariser.
+  void square_items() {
+    item_square_ = Buffer<T>(M_);
+    for_each_run_of_items([&](int64_t first, int64_t n) {
+      for (int64_t j = first; j < first + n; ++j) {
+        if (terms_.normalize.item) {
+          const T inverse = item_inverse_norm_[j];
+          item_square_[j] = inverse == 0 ? 0 : 1 / (inverse * inverse);
+        } else {
+          kernels_.square_norms(1, ld_, ld_, item_row(j), &item_square_[j]);
+        }
+      }
+    });
+  }
+
   void unit_item(int64_t j, T* out) const {
     const T scale = items_in_place_ && terms_.normalize.item ? item_inverse_norm_[j] : T(1);
     for (int64_t k = 0; k < ld_; ++k) out[k] = item_row(j)[k] * scale;
@@ -128,6 +144,7 @@ class SampledSoftmax {
     unit_shift_ = Buffer<T>(B_, T(0));  // cosines are at most 1: none needed
     sum_ = Buffer<double>(B_, 0.0);
     unit_sum_ = Buffer<double>(B_, 0.0);
+    squares_ = Buffer<double>(B_, 0.0);
     if (gradients_) {
       o_ = Buffer<T>(B_ * ld_, T(0));
       terms_of_row_.resize(B_);
@@ -212,6 +229,7 @@ class SampledSoftmax {
     const int64_t run = std::max<int64_t>(32, (B_ + parallel_.workers - 1) / parallel_.workers);
     for_each_task(parallel_, (B_ + run - 1) / run, [&](int64_t task, int) {
       const int64_t first = task * run, rows = std::min(run, B_ - first);
+      if (p_.item_l2 != 0) add_squares(first, rows);
       if (bounded_) {
         visit_buckets(first, rows, {true, true, gradients_});
       } else {
@@ -231,6 +249,18 @@ class SampledSoftmax {
     for (int64_t bucket = 0; bucket < n_buckets_; ++bucket)
       kernels_.sampled_users(samples(bucket, first, rows), scaled_users_.get() + first * ld_, steps,
                              state, values_.get(), gradients_ ? o_.get() + first * ld_ : nullptr);
+  }
+
+  void add_squares(int64_t first, int64_t rows) {
+    for (int64_t bucket = 0; bucket < n_buckets_; ++bucket) {
+      const T* square = item_square_.get() + first_item(bucket);
+      const uint32_t* starts = starts_.get() + bucket * (B_ + 1) + first;
+      for (int64_t r = 0; r < rows; ++r) {
+        T sum = 0;
+        for (uint32_t p = starts[r]; p < starts[r + 1]; ++p) sum += square[local_[p]];
+        squares_[first + r] += static_cast<double>(sum);
+      }
+    }
   }
 
   // The row's largest scores, where no bound is known beforehand; log_q comes off on the way, and
@@ -265,6 +295,8 @@ class SampledSoftmax {
                            static_cast<double>(positive_score_[b])};
     const int64_t t = p_.positives[b];
     const RowTerms row = finish_losses(terms_, b, t, totals, out_);
+    if (p_.item_l2 != 0)
+      out_.loss[b] += static_cast<T>(p_.item_l2 / 2 * (squares_[b] + item_square_[t]));
     if (!gradients_) return;
     terms_of_row_[b] = row;
     T* o = o_.get() + b * ld_;
@@ -293,22 +325,15 @@ class SampledSoftmax {
       const int64_t first = first_item(bucket);
       const int64_t items = std::min<int64_t>(int64_t{1} << bucket_shift_, M_ - first);
       const BucketSamples<T> all = samples(bucket, 0, B_);
-      if (out_.draws != nullptr) {
-        std::fill_n(out_.draws + first, items, 0);
-        for (uint32_t p = all.starts[0]; p < all.starts[B_]; ++p) ++out_.draws[first + local_[p]];
-      }
-      if (!item_pass_) return;
       Buffer<T> own(in_place && out_.grad_items != nullptr ? 0 : items * ld_);
       T* grad = own.size() == 0 ? out_.grad_items + first * d_ : own.get();
       std::fill_n(grad, items * ld_, T(0));
       kernels_.sampled_scatter(all, values_.get(), scaled_users_.get(), grad);
-      auto next = std::lower_bound(by_positive.begin(), by_positive.end(), first,
-                                   [&](int64_t b, int64_t j) { return p_.positives[b] < j; });
-      for (auto b = next; b != by_positive.end() && p_.positives[*b] < first + items; ++b) {
-        const RowTerms& row = terms_of_row_[*b];
+      for_each_positive(first, items, by_positive, [&](int64_t b, int64_t j) {
+        const RowTerms& row = terms_of_row_[b];
         kernels_.axpy(ld_, static_cast<T>(row.positive * row.inv_positive_tau),
-                      users_.get() + *b * ld_, grad + (p_.positives[*b] - first) * ld_);
-      }
+                      users_.get() + b * ld_, grad + (j - first) * ld_);
+      });
       if (out_.grad_items != nullptr) {
         if (terms_.normalize.item) {
           Buffer<T> unit(ld_);
@@ -318,12 +343,39 @@ class SampledSoftmax {
                                         grad + j * ld_);
           }
         }
+        if (p_.item_l2 != 0) add_l2_gradient(all, first, items, by_positive, grad);
         if (own.size() != 0)
           for (int64_t j = 0; j < items; ++j)
             std::copy_n(grad + j * ld_, d_, out_.grad_items + (first + j) * d_);
       }
       if (out_.grad_log_q != nullptr) log_q_gradient(all, first, items, by_positive);
     });
+  }
+
+  // item_l2 * (the rows' weights, summed over the uses of the item) * i, on top of the gradient.
+  void add_l2_gradient(const BucketSamples<T>& bucket, int64_t first, int64_t items,
+                       const std::vector<int64_t>& by_positive, T* grad) {
+    Buffer<double> uses(items, 0.0);
+    for (int64_t b = 0; b < B_; ++b)
+      for (uint32_t p = bucket.starts[b]; p < bucket.starts[b + 1]; ++p)
+        uses[local_[p]] += static_cast<double>(out_.weight[b]);
+    for_each_positive(first, items, by_positive,
+                      [&](int64_t b, int64_t j) { uses[j - first] += out_.weight[b]; });
+    Buffer<T> row(ld_);
+    for (int64_t j = 0; j < items; ++j) {
+      if (uses[j] == 0) continue;
+      read_row(p_.item_table, first + j, row.get(), ld_);
+      kernels_.axpy(ld_, static_cast<T>(p_.item_l2 * uses[j]), row.get(), grad + j * ld_);
+    }
+  }
+
+  // f(batch row, item) for every positive among items [first, first + items), by item, then by row.
+  template <class F>
+  void for_each_positive(int64_t first, int64_t items, const std::vector<int64_t>& by_positive,
+                         F&& f) const {
+    auto b = std::lower_bound(by_positive.begin(), by_positive.end(), first,
+                              [&](int64_t b, int64_t j) { return p_.positives[b] < j; });
+    for (; b != by_positive.end() && p_.positives[*b] < first + items; ++b) f(*b, p_.positives[*b]);
   }
 
   void log_q_gradient(const BucketSamples<T>& bucket, int64_t first, int64_t items,
@@ -334,10 +386,9 @@ class SampledSoftmax {
         out_.grad_log_q[first + local_[p]] -=
             static_cast<T>(terms_of_row_[b].coefficient * values_[p]);
     if (terms_.denominator == Denominator::negatives) return;
-    auto next = std::lower_bound(by_positive.begin(), by_positive.end(), first,
-                                 [&](int64_t b, int64_t j) { return p_.positives[b] < j; });
-    for (; next != by_positive.end() && p_.positives[*next] < first + items; ++next)
-      out_.grad_log_q[p_.positives[*next]] -= static_cast<T>(terms_of_row_[*next].positive);
+    for_each_positive(first, items, by_positive, [&](int64_t b, int64_t j) {
+      out_.grad_log_q[j] -= static_cast<T>(terms_of_row_[b].positive);
+    });
   }
 
   const SampledProblem<T>& p_;
@@ -351,10 +402,11 @@ class SampledSoftmax {
   int64_t n_buckets_, item_stride_ = 0;
   const T* items_ = nullptr;
 
-  Buffer<T> item_copy_, item_inverse_norm_;                            // [M, ld] where needed; [M]
+  Buffer<T> item_copy_;                                                // [M, ld], where needed
+  Buffer<T> item_inverse_norm_, item_square_;                          // [M], where needed
   Buffer<T> users_, scaled_users_, positives_, o_;                     // [B, ld]
   Buffer<T> user_inverse_norm_, positive_score_, shift_, unit_shift_;  // [B]
-  Buffer<double> sum_, unit_sum_;                                      // [B]
+  Buffer<double> sum_, unit_sum_, squares_;                            // [B]
   Buffer<uint32_t> starts_;                                            // [bucket][B + 1]
   Buffer<uint16_t> local_;  // [B N] item within its bucket
   Buffer<T> values_;        // [B N] scores, then exponentials

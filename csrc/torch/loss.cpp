@@ -12,7 +12,7 @@ constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using FusedResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
-using SampledResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using SampledResult = FusedResult;
 
 template <class F>
 auto with_compute_type(const Matrix& m, F&& f) {
@@ -181,6 +181,7 @@ struct SampledArguments {
   const Tensor &positives, &tau;
   const OptionalTensor &positive_tau, &negatives;
   int64_t n_negatives, seed;
+  double item_l2;
   const OptionalTensor& log_q;
   const std::string &denominator, &normalize;
 };
@@ -201,6 +202,8 @@ void run_sampled(const SampledArguments& a, const Matrix& user_table, const Matr
   problem.n_rows = B;
   problem.n_negatives = a.n_negatives;
   problem.seed = static_cast<uint64_t>(a.seed);
+  problem.item_l2 = a.item_l2;
+  if (!(a.item_l2 >= 0)) fail("item_l2 must be >= 0, got ", a.item_l2);
   if (a.negatives) {
     const Tensor& negatives = *a.negatives;
     if (negatives.dim() != 2 || negatives.size(0) != B)
@@ -238,25 +241,24 @@ Tensor scatter_users(const SampledArguments& a, const Matrix& user_table, const 
 SampledResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, OptionalTensor users,
                                        Tensor positives, Tensor tau, OptionalTensor positive_tau,
                                        OptionalTensor negatives, int64_t n_negatives, int64_t seed,
-                                       OptionalTensor log_q, std::string denominator,
-                                       std::string normalize, std::string reduction, bool unit_loss,
-                                       bool draws, int64_t gradients) {
+                                       double item_l2, OptionalTensor log_q,
+                                       std::string denominator, std::string normalize,
+                                       std::string reduction, bool unit_loss, int64_t gradients) {
   const Matrix u = matrix("user_table", user_table), i = matrix("item_table", item_table);
   check_pair("user_table", u, "item_table", i);
-  const SampledArguments a{user_table, item_table,  users, positives, tau,         positive_tau,
-                           negatives,  n_negatives, seed,  log_q,     denominator, normalize};
+  const SampledArguments a{user_table,   item_table,  users,       positives, tau,
+                           positive_tau, negatives,   n_negatives, seed,      item_l2,
+                           log_q,        denominator, normalize};
   const int64_t B = batch_rows(a, u);
   return with_compute_type(u, [&](auto zero) -> SampledResult {
     using T = decltype(zero);
     const Reduction reduce = parse_reduction(reduction);
     Results<T> r(user_table, u, B, i, unit_loss, gradients,
                  reduction_weight<T>(reduce, B, gradients));
-    Tensor counts = torch::stable::new_empty(user_table, {draws ? i.rows : 0}, ScalarType::Int);
-    if (draws) r.out.draws = data<int32_t>(counts);
     run_sampled<T>(a, u, i, r);
     return {r.reduced(reduce, user_table, u),
             r.unit_loss,
-            counts,
+
             scatter_users(a, u, r, gradients),
             r.grad_items,
             r.grad_tau,
@@ -268,13 +270,14 @@ SampledResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Opt
 Gradients sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table, Tensor item_table,
                                             OptionalTensor users, Tensor positives, Tensor tau,
                                             OptionalTensor positive_tau, OptionalTensor negatives,
-                                            int64_t n_negatives, int64_t seed, OptionalTensor log_q,
-                                            std::string denominator, std::string normalize,
-                                            int64_t gradients) {
+                                            int64_t n_negatives, int64_t seed, double item_l2,
+                                            OptionalTensor log_q, std::string denominator,
+                                            std::string normalize, int64_t gradients) {
   const Matrix u = matrix("user_table", user_table), i = matrix("item_table", item_table);
   check_pair("user_table", u, "item_table", i);
-  const SampledArguments a{user_table, item_table,  users, positives, tau,         positive_tau,
-                           negatives,  n_negatives, seed,  log_q,     denominator, normalize};
+  const SampledArguments a{user_table,   item_table,  users,       positives, tau,
+                           positive_tau, negatives,   n_negatives, seed,      item_l2,
+                           log_q,        denominator, normalize};
   const int64_t B = batch_rows(a, u);
   return with_compute_type(u, [&](auto zero) -> Gradients {
     using T = decltype(zero);

@@ -19,14 +19,16 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
   m.def(
       "sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Tensor? users, "
       "Tensor positives, Tensor tau, Tensor? positive_tau=None, Tensor? negatives=None, "
-      "int n_negatives=0, int seed=0, Tensor? log_q=None, str denominator=\"negatives\", "
-      "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, bool draws=False, "
-      "int gradients=0) -> (Tensor loss, Tensor unit_loss, Tensor draws, Tensor grad_user_table, "
+      "int n_negatives=0, int seed=0, float item_l2=0.0, Tensor? log_q=None, str "
+      "denominator=\"negatives\", "
+      "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, "
+      "int gradients=0) -> (Tensor loss, Tensor unit_loss, Tensor grad_user_table, "
       "Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, Tensor grad_log_q)");
   m.def(
       "sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table, Tensor item_table, "
       "Tensor? users, Tensor positives, Tensor tau, Tensor? positive_tau, Tensor? negatives, "
-      "int n_negatives, int seed, Tensor? log_q, str denominator, str normalize, int gradients) -> "
+      "int n_negatives, int seed, float item_l2, Tensor? log_q, str denominator, str normalize, "
+      "int gradients) -> "
       "(Tensor grad_user_table, Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, "
       "Tensor grad_log_q)");
   m.def(

@@ -64,19 +64,9 @@ void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* 
 
 template <class T, int NV>
 ADAPTAU_INLINE void load_row(Vec<T> (&v)[NV == 0 ? 1 : NV], const T* row) {
-  if constexpr (NV != 0) ADAPTAU_UNROLL
+  ADAPTAU_UNROLL
   for (int i = 0; i < NV; ++i) v[i] = load<Vec<T>>(row + i * simd<T>::lanes);
 }
-
-// Calls body<NV>() with NV = vectors a row when they fit the registers, else NV = 0.
-#define ADAPTAU_DISPATCH_ROW(d, body)             \
-  switch ((d) / simd<T>::lanes) {                 \
-    case 1: return body<T, 1> ADAPTAU_ARGUMENTS;  \
-    case 2: return body<T, 2> ADAPTAU_ARGUMENTS;  \
-    case 4: return body<T, 4> ADAPTAU_ARGUMENTS;  \
-    case 8: return body<T, 8> ADAPTAU_ARGUMENTS;  \
-    default: return body<T, 0> ADAPTAU_ARGUMENTS; \
-  }
 
 // values[p] = base-2 scores of one user's samples. Sums of W products are taken at once.
 template <class T, int NV>
@@ -157,7 +147,7 @@ ADAPTAU_INLINE void accumulate_samples(const BucketSamples<T>& bucket, uint32_t 
         store(row + k, load<V>(row + k) + e * load<V>(x + k));
     }
   }
-  if constexpr (NV != 0) ADAPTAU_UNROLL
+  ADAPTAU_UNROLL
   for (int k = 0; k < NV; ++k) store(row + k * W, acc[k]);
 }
 
