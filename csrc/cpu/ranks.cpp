@@ -44,14 +44,10 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
 
   // counts[range][target]: competitors that stand before it
   const int64_t nnz = B == 0 ? 0 : p.targets.indptr[B];
-  std::vector<int64_t> counts(tasks.ranges * nnz, 0);
+  std::vector<int64_t> counts(tasks.ranges() * nnz, 0);
 
-  for_each_task(parallel, tasks.user_tasks * tasks.ranges, [&](int64_t task, int) {
-    const int64_t range = task / tasks.user_tasks;
-    const int64_t g0 = task % tasks.user_tasks * tasks.groups_a_task;
-    const int64_t g1 = std::min(g0 + tasks.groups_a_task, scan.groups());
-    const int64_t p0 = scan.panels() * range / tasks.ranges;
-    const int64_t p1 = scan.panels() * (range + 1) / tasks.ranges;
+  for_each_task(parallel, tasks.count(), [&](int64_t task, int) {
+    const auto [range, g0, g1, p0, p1] = tasks.share(task);
     typename Scan<T>::Reader reader(scan);
     Buffer<T> row(scan.row_length());
     for (int64_t g = g0; g < g1; ++g) {
@@ -115,7 +111,7 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
   });
   for (int64_t t = 0; t < nnz; ++t) {
     ranks[t] = 1;
-    for (int64_t range = 0; range < tasks.ranges; ++range) ranks[t] += counts[range * nnz + t];
+    for (int64_t range = 0; range < tasks.ranges(); ++range) ranks[t] += counts[range * nnz + t];
   }
 }
 

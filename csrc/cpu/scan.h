@@ -106,17 +106,35 @@ class Scan {
   Buffer<T> users_, packed_;
 };
 
-// A division of the work into groups-of-users x ranges-of-panels that keeps every worker busy.
-struct ScanTasks {
-  int64_t groups_a_task, user_tasks, ranges;
-  ScanTasks(int64_t groups, int64_t panels, int workers) {
-    groups_a_task = std::max<int64_t>(1, std::min<int64_t>(4, groups / (2 * workers)));
-    user_tasks = (groups + groups_a_task - 1) / groups_a_task;
-    ranges = 1;
-    if (user_tasks < 2 * workers)
-      ranges = std::max<int64_t>(
-          1, std::min<int64_t>(2 * workers / std::max<int64_t>(1, user_tasks), panels / 64));
+// One task's share of the scan: groups [g0, g1) against panels [p0, p1), the range-th of the
+// catalogue.
+struct ScanShare {
+  int64_t range, g0, g1, p0, p1;
+};
+
+// A division of the scan that keeps every worker busy: by users, and for small batches by items
+// too.
+class ScanTasks {
+ public:
+  ScanTasks(int64_t groups, int64_t panels, int workers)
+      : groups_(groups),
+        panels_(panels),
+        groups_a_task_(std::max<int64_t>(1, std::min<int64_t>(4, groups / (2 * workers)))),
+        user_tasks_((groups + groups_a_task_ - 1) / groups_a_task_) {
+    if (user_tasks_ < 2 * workers)
+      ranges_ = std::max<int64_t>(
+          1, std::min(2 * workers / std::max<int64_t>(1, user_tasks_), panels / 64));
   }
+  int64_t count() const { return user_tasks_ * ranges_; }
+  int64_t ranges() const { return ranges_; }
+  ScanShare share(int64_t task) const {
+    const int64_t range = task / user_tasks_, g0 = task % user_tasks_ * groups_a_task_;
+    return {range, g0, std::min(g0 + groups_a_task_, groups_), panels_ * range / ranges_,
+            panels_ * (range + 1) / ranges_};
+  }
+
+ private:
+  int64_t groups_, panels_, groups_a_task_, user_tasks_, ranges_ = 1;
 };
 
 }  // namespace adaptau

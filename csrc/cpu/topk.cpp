@@ -34,14 +34,10 @@ void topk(const TopkProblem& p, T* scores, int64_t* ids, const Parallel& paralle
   const std::vector<int64_t> in_batch_order;
   const Scan<T> scan(p.users, p.items, p.normalize, in_batch_order);
   const ScanTasks tasks(scan.groups(), scan.panels(), parallel.workers);
-  std::vector<Shortlist<T>> lists(tasks.ranges * B);
+  std::vector<Shortlist<T>> lists(tasks.ranges() * B);
 
-  for_each_task(parallel, tasks.user_tasks * tasks.ranges, [&](int64_t task, int) {
-    const int64_t range = task / tasks.user_tasks;
-    const int64_t g0 = task % tasks.user_tasks * tasks.groups_a_task;
-    const int64_t g1 = std::min(g0 + tasks.groups_a_task, scan.groups());
-    const int64_t p0 = scan.panels() * range / tasks.ranges;
-    const int64_t p1 = scan.panels() * (range + 1) / tasks.ranges;
+  for_each_task(parallel, tasks.count(), [&](int64_t task, int) {
+    const auto [range, g0, g1, p0, p1] = tasks.share(task);
     typename Scan<T>::Reader reader(scan);
     std::vector<Key<T>> threshold((g1 - g0) * kTile, std::numeric_limits<Key<T>>::max());
     std::vector<uint16_t> hits(kTile * kTile);
@@ -89,7 +85,7 @@ void topk(const TopkProblem& p, T* scores, int64_t* ids, const Parallel& paralle
   for_each_task(parallel, (B + kTile - 1) / kTile, [&](int64_t task, int) {
     for (int64_t b = task * kTile; b < std::min((task + 1) * kTile, B); ++b) {
       std::vector<Candidate<T>>& best = lists[b].best;
-      for (int64_t range = 1; range < tasks.ranges; ++range) {
+      for (int64_t range = 1; range < tasks.ranges(); ++range) {
         const auto& more = lists[range * B + b].best;
         best.insert(best.end(), more.begin(), more.end());
       }

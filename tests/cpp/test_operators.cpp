@@ -123,97 +123,101 @@ const Options kOptions[] = {
     {{false, false}, Denominator::all, false, false, 2.0},
 };
 
+// Random inputs of one loss, in T and (the same values) in double, and the comparison with the
+// oracle.
+template <class T>
+struct LossCase {
+  int64_t B, M, d;
+  Options options;
+  std::vector<T> users, items, tau, positive_tau, log_q;
+  std::vector<double> tau64, positive64, log_q64;
+  std::vector<int64_t> positives;
+  std::vector<std::vector<int64_t>> candidates;  // filled by the test
+
+  LossCase(int64_t B, int64_t M, int64_t d, const Options& options)
+      : B(B),
+        M(M),
+        d(d),
+        options(options),
+        users(random_values<T>(B * d, 11, 0.5)),
+        items(random_values<T>(M * d, 12, 0.5)),
+        tau(random_values<T>(B, 13)),
+        positive_tau(random_values<T>(B, 14)),
+        log_q(random_values<T>(M, 15)),
+        candidates(B) {
+    for (auto* t : {&tau, &positive_tau})
+      for (T& v : *t) v = static_cast<T>(options.tau * (1 + 0.2 * std::tanh(v)));
+    tau64.assign(tau.begin(), tau.end());
+    positive64.assign(positive_tau.begin(), positive_tau.end());
+    log_q64.assign(log_q.begin(), log_q.end());
+    for (int64_t b = 0; b < B; ++b) positives.push_back((b * 37 + 5) % M);
+  }
+  template <class V>
+  SoftmaxTerms<V> terms(const std::vector<V>& tau, const std::vector<V>& positive,
+                        const std::vector<V>& log_q) const {
+    return {tau.data(), options.own_positive_tau ? positive.data() : nullptr,
+            options.log_q ? log_q.data() : nullptr, options.denominator, options.normalize};
+  }
+  SoftmaxTerms<T> terms() const { return terms(tau, positive_tau, log_q); }
+
+  // run(output, threads) is the operator under test.
+  template <class F>
+  void check(int64_t longest_sum, F&& run) const {
+    Outputs<T> out(B, M, d), again(B, M, d);
+    const auto user_rows = as_rows(users, B, d), item_rows = as_rows(items, M, d);
+    const auto expected =
+        oracle::softmax(user_rows, item_rows, positives, candidates,
+                        terms(tau64, positive64, log_q64), {out.weight.begin(), out.weight.end()});
+    run(out.pointers(options.log_q), threads(1));
+    const double size = options.normalize.user && options.normalize.item ? 1 : 0.5 * d;
+    out.compare(expected, options.log_q, d, 1.25 * size / options.tau, 1.25 / options.tau,
+                longest_sum, longest_inverse(user_rows, options.normalize.user),
+                longest_inverse(item_rows, options.normalize.item));
+    run(again.pointers(options.log_q), threads(3));
+    CHECK(out.loss == again.loss && out.grad_users == again.grad_users &&
+          out.grad_items == again.grad_items && out.grad_tau == again.grad_tau);
+  }
+};
+
 template <class T>
 void fused(int64_t B, int64_t M, int64_t d, const Options& options, int64_t workspace) {
-  const auto users = random_values<T>(B * d, 11, 0.5), items = random_values<T>(M * d, 12, 0.5);
-  auto tau = random_values<T>(B, 13), positive_tau = random_values<T>(B, 14);
-  for (auto* t : {&tau, &positive_tau})
-    for (T& v : *t) v = static_cast<T>(options.tau * (1 + 0.2 * std::tanh(v)));
-  const auto log_q = random_values<T>(M, 15);
-  std::vector<int64_t> target(B);
-  std::vector<std::vector<int64_t>> candidates(B);
+  LossCase<T> c(B, M, d, options);
   MaskedCandidates masked;
   masked.indptr.push_back(0);
   for (int64_t b = 0; b < B; ++b) {
-    target[b] = (b * 37 + 5) % M;
     for (int64_t j = 0; j < M; ++j) {
-      if (j == target[b]) continue;
-      if ((j * 7 + b) % 11 == 0)
-        masked.indices.push_back(j);
-      else
-        candidates[b].push_back(j);
+      if (j == c.positives[b]) continue;
+      auto& list = (j * 7 + b) % 11 == 0 ? masked.indices : c.candidates[b];
+      list.push_back(j);
     }
     masked.indptr.push_back(static_cast<int64_t>(masked.indices.size()));
   }
-  SoftmaxTerms<T> terms{tau.data(), options.own_positive_tau ? positive_tau.data() : nullptr,
-                        options.log_q ? log_q.data() : nullptr, options.denominator,
-                        options.normalize};
-  const std::vector<double> tau64(tau.begin(), tau.end());
-  const std::vector<double> positive64(positive_tau.begin(), positive_tau.end());
-  const std::vector<double> log_q64(log_q.begin(), log_q.end());
-  Outputs<T> out(B, M, d), again(B, M, d);
-  const auto expected = oracle::softmax(
-      as_rows(users, B, d), as_rows(items, M, d), target, candidates,
-      {tau64.data(), options.own_positive_tau ? positive64.data() : nullptr,
-       options.log_q ? log_q64.data() : nullptr, options.denominator, options.normalize},
-      {out.weight.begin(), out.weight.end()});
-  const SoftmaxProblem<T> problem{as_matrix(users, B, d), as_matrix(items, M, d), target.data(),
-                                  masked.csr(), terms};
-  fused_softmax(problem, out.pointers(options.log_q), threads(1), workspace);
-  const double size = options.normalize.user && options.normalize.item ? 1 : 0.5 * d;
-  out.compare(expected, options.log_q, d, 1.25 * size / options.tau, 1.25 / options.tau,
-              std::max(B, M), longest_inverse(as_rows(users, B, d), options.normalize.user),
-              longest_inverse(as_rows(items, M, d), options.normalize.item));
-  fused_softmax(problem, again.pointers(options.log_q), threads(3), workspace);
-  CHECK(out.loss == again.loss && out.grad_users == again.grad_users &&
-        out.grad_items == again.grad_items && out.grad_tau == again.grad_tau);
+  const SoftmaxProblem<T> problem{as_matrix(c.users, B, d), as_matrix(c.items, M, d),
+                                  c.positives.data(), masked.csr(), c.terms()};
+  c.check(std::max(B, M), [&](const SoftmaxOutput<T>& out, const Parallel& parallel) {
+    fused_softmax(problem, out, parallel, workspace);
+  });
 }
 
 template <class T>
 void sampled(int64_t B, int64_t N, int64_t M, int64_t d, const Options& options) {
-  const auto users = random_values<T>(B * d, 11, 0.5), items = random_values<T>(M * d, 12, 0.5);
-  auto tau = random_values<T>(B, 13), positive_tau = random_values<T>(B, 14);
-  for (auto* t : {&tau, &positive_tau})
-    for (T& v : *t) v = static_cast<T>(options.tau * (1 + 0.2 * std::tanh(v)));
-  const auto log_q = random_values<T>(M, 15);
-  std::vector<int64_t> positives(B);
-  std::vector<std::vector<int64_t>> candidates(B);
-  for (int64_t b = 0; b < B; ++b) {
-    positives[b] = (b * 37 + 5) % M;
-    for (int64_t n = 0; n < N; ++n) {
-      candidates[b].push_back(draw(99, b, static_cast<uint32_t>(n), static_cast<uint32_t>(M)));
-    }
-  }
-  SoftmaxTerms<T> terms{tau.data(), options.own_positive_tau ? positive_tau.data() : nullptr,
-                        options.log_q ? log_q.data() : nullptr, options.denominator,
-                        options.normalize};
-  const std::vector<double> tau64(tau.begin(), tau.end());
-  const std::vector<double> positive64(positive_tau.begin(), positive_tau.end());
-  const std::vector<double> log_q64(log_q.begin(), log_q.end());
-  Outputs<T> out(B, M, d), again(B, M, d);
-  const auto expected = oracle::softmax(
-      as_rows(users, B, d), as_rows(items, M, d), positives, candidates,
-      {tau64.data(), options.own_positive_tau ? positive64.data() : nullptr,
-       options.log_q ? log_q64.data() : nullptr, options.denominator, options.normalize},
-      {out.weight.begin(), out.weight.end()});
-  SampledProblem<T> problem{as_matrix(users, B, d),
-                            as_matrix(items, M, d),
-                            nullptr,
-                            positives.data(),
-                            nullptr,
-                            B,
-                            N,
-                            99,
-                            0,
-                            terms};
-  sampled_softmax(problem, out.pointers(options.log_q), threads(1));
-  const double size = options.normalize.user && options.normalize.item ? 1 : 0.5 * d;
-  out.compare(expected, options.log_q, d, 1.25 * size / options.tau, 1.25 / options.tau,
-              std::max(B, N), longest_inverse(as_rows(users, B, d), options.normalize.user),
-              longest_inverse(as_rows(items, M, d), options.normalize.item));
-  sampled_softmax(problem, again.pointers(options.log_q), threads(3));
-  CHECK(out.loss == again.loss && out.grad_users == again.grad_users &&
-        out.grad_items == again.grad_items && out.grad_tau == again.grad_tau);
+  LossCase<T> c(B, M, d, options);
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t n = 0; n < N; ++n)
+      c.candidates[b].push_back(draw(99, b, static_cast<uint32_t>(n), static_cast<uint32_t>(M)));
+  const SampledProblem<T> problem{as_matrix(c.users, B, d),
+                                  as_matrix(c.items, M, d),
+                                  nullptr,
+                                  c.positives.data(),
+                                  nullptr,
+                                  B,
+                                  N,
+                                  99,
+                                  0,
+                                  c.terms()};
+  c.check(std::max(B, N), [&](const SoftmaxOutput<T>& out, const Parallel& parallel) {
+    sampled_softmax(problem, out, parallel);
+  });
 }
 
 // Scores by the kernels' own dot product; everything else by a plain sort.

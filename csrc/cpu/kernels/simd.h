@@ -21,20 +21,9 @@ namespace ADAPTAU_ISA {
 namespace {
 
 template <class T>
-struct IntegerOf;
-template <>
-struct IntegerOf<float> {
-  using type = int32_t;
-};
-template <>
-struct IntegerOf<double> {
-  using type = int64_t;
-};
-
-template <class T>
 struct simd {
   static constexpr int lanes = ADAPTAU_VECTOR_BYTES / static_cast<int>(sizeof(T));
-  using Int = typename IntegerOf<T>::type;
+  using Int = Key<T>;  // of the same width
   typedef T vec __attribute__((vector_size(ADAPTAU_VECTOR_BYTES)));
   typedef Int ivec __attribute__((vector_size(ADAPTAU_VECTOR_BYTES)));
 };
