@@ -101,6 +101,10 @@ struct Kernels {
   T (*dot)(int64_t n, const T* a, const T* b);         // one multiply-add a k, in order
   void (*axpy)(int64_t n, T alpha, const T* x, T* y);  // y += alpha x
 
+  // `rounds` times twelve independent vector multiply-adds and nothing else, to measure the machine
+  // by; returns the floating-point operations done.
+  double (*multiply_add_rate)(int64_t rounds);
+
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
 

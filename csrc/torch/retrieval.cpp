@@ -1,4 +1,6 @@
 // Top-k, ranks and the draw of negatives on the CPU: arguments checked, kernels called.
+#include <algorithm>
+#include <chrono>
 #include <tuple>
 
 #include "../core/philox.h"
@@ -67,6 +69,20 @@ Tensor draw_negatives(int64_t n_rows, int64_t n_negatives, int64_t n_items, int6
   return out;
 }
 
+// Multiply-adds a second of one thread, in GFLOP/s: the roof that benchmarks put beside their rows.
+double fma_peak(double seconds) {
+  using Clock = std::chrono::steady_clock;
+  double flops = 0, elapsed = 0, best = 0;
+  for (const auto start = Clock::now(); elapsed < seconds;) {
+    const auto before = Clock::now();
+    flops = active_kernels<float>().multiply_add_rate(100000);
+    const auto now = Clock::now();
+    best = std::max(best, flops / std::chrono::duration<double>(now - before).count());
+    elapsed = std::chrono::duration<double>(now - start).count();
+  }
+  return best * 1e-9;
+}
+
 std::string cpu_level() { return active_kernels<float>().name; }
 
 }  // namespace
@@ -82,4 +98,5 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CompositeExplicitAutograd, m) {
   using namespace adaptau;
   m.impl("draw_negatives", TORCH_BOX(&draw_negatives));
   m.impl("cpu_level", TORCH_BOX(&cpu_level));
+  m.impl("fma_peak", TORCH_BOX(&fma_peak));
 }

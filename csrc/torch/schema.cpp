@@ -40,4 +40,5 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "Tensor");
   m.def("draw_negatives(int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("cpu_level() -> str");
+  m.def("fma_peak(float seconds=0.02) -> float");
 }

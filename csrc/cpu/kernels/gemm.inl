@@ -18,7 +18,7 @@ ADAPTAU_INLINE void gemm_tile(int64_t k, const T* a, int64_t a_row, int64_t a_co
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) acc[r][v] = accumulate ? load<V>(c + r * ldc + v * W) : V{};
+    for (int v = 0; v < NV; ++v) acc[r][v] = V{};
   }
   for (int64_t i = 0; i < k; ++i) {
     V bv[NV];
@@ -34,7 +34,10 @@ ADAPTAU_INLINE void gemm_tile(int64_t k, const T* a, int64_t a_row, int64_t a_co
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) store(c + r * ldc + v * W, acc[r][v]);
+    for (int v = 0; v < NV; ++v) {
+      T* out = c + r * ldc + v * W;
+      store(out, accumulate ? load<V>(out) + acc[r][v] : acc[r][v]);
+    }
   }
 }
 
@@ -66,6 +69,23 @@ void gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_
     gemm_strip<T, 6, 2>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
   for (; j < n; j += W)
     gemm_strip<T, 6, 1>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+}
+
+template <class T>
+double multiply_add_rate(int64_t rounds) {
+  using V = Vec<T>;
+  constexpr int chains = 12;  // enough to hide the latency of any of today's units
+  V acc[chains], x = broadcast<V>(T(0.5));
+  ADAPTAU_UNROLL
+  for (int i = 0; i < chains; ++i) acc[i] = broadcast<V>(T(i));
+  asm volatile("" : "+m"(x));  // unknown to the compiler
+  for (int64_t round = 0; round < rounds; ++round) {
+    ADAPTAU_UNROLL
+    for (int i = 0; i < chains; ++i) acc[i] = acc[i] * x + x;
+  }
+  ADAPTAU_UNROLL
+  for (int i = 0; i < chains; ++i) asm volatile("" : : "m"(acc[i]));  // and wanted
+  return 2.0 * chains * simd<T>::lanes * static_cast<double>(rounds);
 }
 
 }  // namespace

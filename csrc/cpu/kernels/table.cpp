@@ -54,6 +54,7 @@ namespace ADAPTAU_ISA {
    count_tile<T>,               \
    dot<T>,                      \
    axpy<T>,                     \
+   multiply_add_rate<T>,        \
    draw_row,                    \
    sampled_users<T>,            \
    sampled_scatter<T>}
