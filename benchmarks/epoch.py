@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 import torch
+from peak_memory import rise_mib
 
 from adaptau_ext.data import Interactions, read_lightgcn, synthetic
 from adaptau_ext.recipes import RECIPES
@@ -91,28 +91,25 @@ def time_steps(data: Interactions, rounds: int, fused_steps: int) -> dict[str, f
     }
 
 
-def resident_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def measure_memory(data: Interactions, batch_size: int, n_negatives: int) -> dict[str, float]:
-    """Peak resident memory of ten steps and one evaluation over what was there before them."""
+    """Rise of resident memory during a trainer's first steps and one evaluation."""
     trainer = make_trainer(data, batch_size=batch_size, n_negatives=n_negatives)
     trainer.temperature.start_epoch(0, *trainer.model.embeddings())
     batches = trainer.batches()
-    trainer.optimizer.zero_grad()
-    before = resident_mib()
-    for _ in range(10):
-        trainer.step(*next(batches))
-    training = resident_mib() - before
-    trainer.evaluate()
+
+    def ten_steps() -> None:
+        for _ in range(10):
+            trainer.step(*next(batches))
+
+    tables = sum(p.numel() * 4 / 2**20 for p in trainer.model.parameters())
     return {
         "batch_size": batch_size,
         "n_negatives": n_negatives,
-        "training_mib": training,
-        "evaluation_mib": resident_mib() - before,
+        "training_mib": rise_mib(ten_steps),
+        "gradients_and_adam_mib": 3 * tables,
+        "evaluation_mib": rise_mib(trainer.evaluate),
         "B_x_N_mib_of_floats": batch_size * n_negatives * 4 / 2**20,
-        "B_x_N_x_d_mib_of_floats": batch_size * n_negatives * 64 * 4 / 2**20,
+        "B_x_N_x_d_mib_of_floats": batch_size * n_negatives * trainer.config.dim * 4 / 2**20,
         "users_x_items_mib_of_floats": data.n_users * data.n_items * 4 / 2**20,
     }
 

@@ -34,6 +34,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import rise_mib
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -301,34 +302,13 @@ def all_cases(quick: bool, only: set[str]) -> Iterator[Case]:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def memory_mib(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
-def first_call(run: Callable[[], object]) -> float:
-    """Runs once; returns how far memory rose above what was there (nan where it cannot be told)."""
-    clear = Path("/proc/self/clear_refs")
-    if not clear.exists():
-        run()
-        return float("nan")
-    clear.write_text("5")  # forget the peak so far
-    before = memory_mib("VmRSS")
-    result = run()
-    peak = memory_mib("VmHWM") - before
-    del result
-    return max(peak, 0.0)
-
-
 def measure(case: Case, threads: int, seconds: float) -> list[Row]:
     torch.set_num_threads(threads)
     contenders = case.contenders(threads)
     rows = {name: Row(case.operation, case.shape, case.data, threads, name) for name in contenders}
     for name, run in list(contenders.items()):
         try:
-            rows[name].extra_mib = first_call(run)
+            rows[name].extra_mib = rise_mib(run)
             run()
         except Exception as problem:  # a contender that cannot run is a result too
             rows[name].failure = f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
