@@ -47,10 +47,13 @@ struct Candidate {
   int32_t id;
 };
 
-// true when a stands before b
-template <class T>
-inline bool precedes(const Candidate<T>& a, const Candidate<T>& b) {
-  return a.key != b.key ? a.key > b.key : a.id < b.id;
-}
+// Does a stand before b? (An object, so that sorting can inline it.)
+struct Precedes {
+  template <class T>
+  bool operator()(const Candidate<T>& a, const Candidate<T>& b) const {
+    return a.key != b.key ? a.key > b.key : a.id < b.id;
+  }
+};
+inline constexpr Precedes precedes{};
 
 }  // namespace adaptau

@@ -63,6 +63,26 @@ struct SampledState {
   double* unit_sum;
 };
 
+// Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).
+// An item x' = x - centre becomes q = round(x' / scale), |q| <= 127, one scale a panel.
+struct Int8Panel {
+  const int8_t* bytes;  // [48][d4 * 4], zero beyond d
+  const int32_t*
+      start;  // [48] -user_offset * sum of the row's bytes: takes the users' offset off again
+  float scale;
+  float residual;      // at least |x' - scale q| of every row
+  float centred_norm;  // at least |x'|
+  float norm;          // at least |x|; infinite when a row is not finite
+};
+// A group of users: q = round(u / scale), stored as the unsigned byte q + offset.
+struct Int8Users {
+  const uint8_t* bytes;   // [d4][48][4]
+  const float* scale;     // [48]
+  const float* norm;      // [48] at least |scale q|
+  const float* residual;  // [48] at least |u - scale q| plus the rounding of centred items
+  const float* slack;  // [48] at least the rounding error of a float32 score, over the item's norm
+};
+
 template <class T>
 struct Kernels {
   const char* name;
@@ -98,12 +118,31 @@ struct Kernels {
   void (*count_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
                      Key<T>* count);
 
+  // out[i] = dot(n, a[i], b[i]); several chains at once hide each other's latency
+  void (*dots)(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out);
   T (*dot)(int64_t n, const T* a, const T* b);         // one multiply-add a k, in order
   void (*axpy)(int64_t n, T alpha, const T* x, T* y);  // y += alpha x
 
   // `rounds` times twelve independent vector multiply-adds and nothing else, to measure the machine
   // by; returns the floating-point operations done.
   double (*multiply_add_rate)(int64_t rounds);
+
+  // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
+  int int8_user_limit;  // largest |q| of a user, also the offset - 1: 63, or 127 with VNNI
+  // n <= 48 rows of d elements (a multiple of the vector length) `stride` apart, less the centre ->
+  // bytes[48][d], sums[48] of them and meta = {scale, residual, centred norm, norm} of Int8Panel.
+  void (*quantize_panel)(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
+                         int8_t* bytes, int32_t* sums, float* meta);
+  // Positions item * 48 + lane of scores that may reach bound[lane], in the space of centred items:
+  // every score that does is among them. Items ascend within a lane.
+  int64_t (*scan_int8)(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
+                       const Int8Users& users, const float* bound, uint16_t* hits);
+  // best[g][lane] = at most the largest centred score of items 8 g .. 8 g + 7.
+  void (*best_int8)(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
+                    const Int8Users& users, float* best);
+  // Per lane, a value that at least rank[lane] of the column best[0 .. n)[lane] reach, close to the
+  // rank-th largest; -inf where n < rank.
+  void (*select_rank)(int64_t n, int64_t lanes, const float* best, const int32_t* rank, float* out);
 
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);

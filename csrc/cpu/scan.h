@@ -76,6 +76,7 @@ class Scan {
       return tile_.get();
     }
     int64_t items() const { return items_; }
+    const T* row(int64_t j) const { return rows_ + j * stride_; }  // of the loaded panel
 
    private:
     const Scan& scan_;
@@ -95,6 +96,9 @@ class Scan {
     return kernels_.dot(d_, row, users_.get() + (g * kTile + l) * ld_);
   }
   int64_t row_length() const { return ld_; }
+  bool in_place() const { return in_place_; }
+  const T* user_row(int64_t g, int64_t l) const { return users_.get() + (g * kTile + l) * ld_; }
+  const T* user_rows() const { return users_.get(); }  // [groups * 48, row_length]
 
  private:
   const Matrix& items_;
@@ -116,10 +120,11 @@ struct ScanShare {
 // too.
 class ScanTasks {
  public:
-  ScanTasks(int64_t groups, int64_t panels, int workers)
+  // most_groups: of users a task.
+  ScanTasks(int64_t groups, int64_t panels, int workers, int64_t most_groups = 4)
       : groups_(groups),
         panels_(panels),
-        groups_a_task_(std::max<int64_t>(1, std::min<int64_t>(4, groups / (2 * workers)))),
+        groups_a_task_(std::max<int64_t>(1, std::min(most_groups, groups / (2 * workers)))),
         user_tasks_((groups + groups_a_task_ - 1) / groups_a_task_) {
     if (user_tasks_ < 2 * workers)
       ranges_ = std::max<int64_t>(

@@ -62,9 +62,9 @@ void order_of_scores() {
   CHECK(score_key(T(-0.0)) == score_key(T(0.0)));
   CHECK(score_key(-nan) == score_key(nan));
   CHECK(std::isnan(key_score<T>(score_key(nan))));
-  CHECK(precedes<T>({score_key(T(1)), 5}, {score_key(T(0)), 4}));
-  CHECK(precedes<T>({score_key(T(1)), 4}, {score_key(T(1)), 5}));
-  CHECK(!precedes<T>({score_key(T(1)), 5}, {score_key(T(1)), 5}));
+  CHECK(precedes(Candidate<T>{score_key(T(1)), 5}, {score_key(T(0)), 4}));
+  CHECK(precedes(Candidate<T>{score_key(T(1)), 4}, {score_key(T(1)), 5}));
+  CHECK(!precedes(Candidate<T>{score_key(T(1)), 5}, {score_key(T(1)), 5}));
 }
 
 void half_precision() {

@@ -242,7 +242,7 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
           {score_key(active_kernels<T>().dot(d, users.data() + b * d, items.data() + j * d)),
            static_cast<int32_t>(j)});
     const auto by_id = order;
-    std::sort(order.begin(), order.end(), precedes<T>);
+    std::sort(order.begin(), order.end(), precedes);
     int64_t found = 0;
     for (const auto& candidate : order)
       if (gone.count(candidate.id) == 0 && found++ < k) expected_ids.push_back(candidate.id);
@@ -250,7 +250,7 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
       target_indices.push_back(j);
       int64_t rank = 1;
       for (const auto& other : by_id)
-        rank += gone.count(other.id) == 0 && precedes<T>(other, by_id[j]);
+        rank += gone.count(other.id) == 0 && precedes(other, by_id[j]);
       expected_ranks.push_back(rank);
     }
     target_indptr.push_back(static_cast<int64_t>(target_indices.size()));

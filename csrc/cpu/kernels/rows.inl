@@ -28,6 +28,21 @@ T dot(int64_t n, const T* a, const T* b) {
 }
 
 template <class T>
+void dots(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out) {
+  constexpr int chains = 8;
+  int64_t i = 0;
+  for (; i + chains <= count; i += chains) {
+    T s[chains] = {};
+    for (int64_t k = 0; k < n; ++k) {
+      ADAPTAU_UNROLL
+      for (int c = 0; c < chains; ++c) s[c] = multiply_add(a[i + c][k], b[i + c][k], s[c]);
+    }
+    for (int c = 0; c < chains; ++c) out[i + c] = s[c];
+  }
+  for (; i < count; ++i) out[i] = dot(n, a[i], b[i]);
+}
+
+template <class T>
 void axpy(int64_t n, T alpha, const T* x, T* y) {
   for (int64_t k = 0; k < n; ++k) y[k] += alpha * x[k];
 }

@@ -33,6 +33,7 @@ struct Limits<double> {
 #include "rows.inl"
 #include "softmax.inl"
 #include "retrieval.inl"
+#include "int8.inl"
 #include "sampled.inl"
 
 #define ADAPTAU_STRING_(x) #x
@@ -52,9 +53,11 @@ namespace ADAPTAU_ISA {
    max_tile<T>,                 \
    scan_tile<T>,                \
    count_tile<T>,               \
+   dots<T>,                     \
    dot<T>,                      \
    axpy<T>,                     \
    multiply_add_rate<T>,        \
+   ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
    sampled_users<T>,            \
    sampled_scatter<T>}

@@ -1,0 +1,54 @@
+// Users and items as bytes, with what the loss of precision can do at most (kernels.h,
+// docs/topk.md).
+#pragma once
+
+#include <vector>
+
+#include "rows.h"
+
+namespace adaptau {
+
+// A catalogue that was packed beforehand, to be scanned many times: panels one after the other.
+// Pointers are borrowed; the torch layer keeps them in tensors.
+struct PackedItems {
+  const int8_t* bytes = nullptr;  // [panels][48][padded d]
+  const int32_t* sums = nullptr;  // [panels][48] sum of a row's bytes
+  const float* meta = nullptr;    // [panels][4] scale, residual, centred norm, norm
+  const float* centre = nullptr;  // [d]
+};
+
+// Bytes a row takes: whole registers of four.
+inline int64_t byte_row(int64_t d) { return padded<float>(d); }
+
+// A centre for the items: the mean of a spread of rows. Any vector is right; a good one makes the
+// bytes finer where all items share a direction.
+std::vector<float> item_centre(const Matrix& items, Normalize normalize,
+                               const Kernels<float>& kernels);
+
+// All users of a scan, by groups of 48.
+class QuantizedUsers {
+ public:
+  // limit: Kernels::int8_user_limit. rows: [groups * 48, ld], valid where lane < rows_in(group).
+  QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const float* rows, const float* centre,
+                 int limit);
+  Int8Users group(int64_t g) const {
+    const int64_t at = g * kTile;
+    return {bytes_.get() + at * byte_row(d_), scale_.get() + at, norm_.get() + at,
+            residual_.get() + at, slack_.get() + at};
+  }
+  // <u, centre>: what a score is above its centred score.
+  double lift(int64_t user) const { return lift_[user]; }
+
+ private:
+  int64_t d_;
+  Buffer<uint8_t> bytes_;
+  Buffer<float> scale_, norm_, residual_, slack_;
+  Buffer<double> lift_;
+};
+
+// One panel as the kernels take it; start = -(limit + 1) * sum.
+inline Int8Panel as_panel(const int8_t* bytes, const int32_t* start, const float* meta) {
+  return {bytes, start, meta[0], meta[1], meta[2], meta[3]};
+}
+
+}  // namespace adaptau
