@@ -18,14 +18,18 @@ TORCH_TARGET_VERSION = "0x020A000000000000"  # 2.10
 X86 = platform.machine() in ("x86_64", "AMD64")
 
 # name -> (vector bytes, flags); CMakeLists.txt has the same table.
-INSTRUCTION_SETS = {"baseline": (16, [])}
+INSTRUCTION_SETS: dict[str, tuple[int, list[str]]] = {"baseline": (16, [])}
 if X86:
+    # GCC 12's own AVX-512 header sets off -Wmaybe-uninitialized
+    avx512 = [
+        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")),
+        "-mfma",
+        "-Wno-maybe-uninitialized",
+    ]
     INSTRUCTION_SETS["avx2"] = (32, ["-mavx2", "-mfma"])
-    INSTRUCTION_SETS["avx512"] = (
-        64,
-        # GCC 12's own AVX-512 header sets off -Wmaybe-uninitialized
-        ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-Wno-maybe-uninitialized"],
-    )
+    INSTRUCTION_SETS["avx512"] = (64, avx512)
+    INSTRUCTION_SETS["avx512vnni"] = (64, [*avx512, "-mavx512vnni"])
+    INSTRUCTION_SETS["avx512bf16"] = (64, [*avx512, "-mavx512vnni", "-mavx512bf16"])
 
 
 class BuildOperators(build_ext):

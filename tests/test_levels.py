@@ -10,6 +10,8 @@ from functools import cache
 import pytest
 import torch
 
+import adaptau_ext  # noqa: F401  (registers the operators)
+
 
 def at_level(level: str, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -21,16 +23,13 @@ def at_level(level: str, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+LEVELS = ("baseline", "avx2", "avx512", "avx512vnni", "avx512bf16")  # each includes the ones before it
 PRINT_LEVEL = "import adaptau_ext, torch; print(torch.ops.adaptau.cpu_level())"
 
 
 @cache
 def levels() -> list[str]:
-    return [
-        level
-        for level in ("baseline", "avx2", "avx512")
-        if at_level(level, "-c", PRINT_LEVEL).stdout.strip() == level
-    ]
+    return [level for level in LEVELS if at_level(level, "-c", PRINT_LEVEL).stdout.strip() == level]
 
 
 def test_the_best_level_is_the_default() -> None:
@@ -43,7 +42,7 @@ def test_unknown_level_is_an_error() -> None:
     assert "ADAPTAU_ISA must be one of the levels this machine has" in failed.stderr
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_losses_at_level(level: str) -> None:
     if level not in levels():
         pytest.skip(f"this machine has no {level}")

@@ -16,6 +16,8 @@ ADAPTAU_DECLARE(baseline)
 #if defined(ADAPTAU_X86)
 ADAPTAU_DECLARE(avx2)
 ADAPTAU_DECLARE(avx512)
+ADAPTAU_DECLARE(avx512vnni)
+ADAPTAU_DECLARE(avx512bf16)
 #endif
 
 namespace {
@@ -27,19 +29,29 @@ struct Level {
   const Kernels<double>* f64;
 };
 
+#if defined(ADAPTAU_X86)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("fma");
+}
+#endif
+
 // Best first.
 const Level* levels(int* count) {
+#define ADAPTAU_LEVEL(isa, available)                 \
+  {                                                   \
+    #isa, available, &isa::table_f32, &isa::table_f64 \
+  }
   static const Level all[] = {
 #if defined(ADAPTAU_X86)
-      {"avx512",
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma"),
-       &avx512::table_f32, &avx512::table_f64},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), &avx2::table_f32,
-       &avx2::table_f64},
+      ADAPTAU_LEVEL(avx512bf16, has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+                                    __builtin_cpu_supports("avx512bf16")),
+      ADAPTAU_LEVEL(avx512vnni, has_avx512() && __builtin_cpu_supports("avx512vnni")),
+      ADAPTAU_LEVEL(avx512, has_avx512()),
+      ADAPTAU_LEVEL(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")),
 #endif
-      {"baseline", true, &baseline::table_f32, &baseline::table_f64},
+      ADAPTAU_LEVEL(baseline, true),
   };
   *count = static_cast<int>(sizeof all / sizeof all[0]);
   return all;

@@ -1,8 +1,8 @@
 // The micro-kernels every CPU operator is made of, one table an instruction set.
 //
-// kernels/*.inl are compiled once per instruction set (baseline, AVX2 + FMA, AVX-512); an operator
-// picks a table once per call with active_kernels<T>() and calls through it. Drivers
-// (softmax.cpp, ...) hold the algorithm and are compiled once, for the baseline.
+// kernels/*.inl are compiled once per instruction set (baseline, AVX2 + FMA, AVX-512, with VNNI,
+// with BF16); an operator picks a table once per call with active_kernels<T>() and calls through
+// it. Drivers (softmax.cpp, ...) hold the algorithm and are compiled once, for the baseline.
 //
 // Tiles. Scores are computed 48 items x 48 users at a time, items as rows, users as lanes: what
 // belongs to a user (shift, sum, threshold) is then one vector lane, and nothing is reduced
@@ -156,7 +156,8 @@ struct Kernels {
   void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad);
 };
 
-// The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512).
+// The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,
+// avx512vnni, avx512bf16).
 // Throws std::runtime_error when the variable names a level that is unknown or not available.
 template <class T>
 const Kernels<T>& active_kernels();
