@@ -21,11 +21,7 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 INSTRUCTION_SETS: dict[str, tuple[int, list[str]]] = {"baseline": (16, [])}
 if X86:
     # GCC 12's own AVX-512 header sets off -Wmaybe-uninitialized
-    avx512 = [
-        *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")),
-        "-mfma",
-        "-Wno-maybe-uninitialized",
-    ]
+    avx512 = [*(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")), "-mfma", "-Wno-maybe-uninitialized"]
     INSTRUCTION_SETS["avx2"] = (32, ["-mavx2", "-mfma"])
     INSTRUCTION_SETS["avx512"] = (64, avx512)
     INSTRUCTION_SETS["avx512vnni"] = (64, [*avx512, "-mavx512vnni"])
