@@ -106,7 +106,8 @@ _FUSED = _Loss(
     "fused_adaptive_softmax",
     (
         "u", "i", "tau", "target", "positive_tau", "log_q", "item_ids", "exclude_indptr",
-        "exclude_indices", "denominator", "normalize", "reduction", "unit_loss", "gradients",
+        "exclude_indices", "denominator", "normalize", "precision", "workspace_mib", "reduction",
+        "unit_loss", "gradients",
     ),
     ("u", "i", "tau", "positive_tau", "log_q"),
 )  # fmt: skip
@@ -136,7 +137,8 @@ def _fused(
     u: Tensor, i: Tensor, tau: Tensor, target: Tensor | None = None, positive_tau: Tensor | None = None,
     log_q: Tensor | None = None, item_ids: Tensor | None = None, exclude_indptr: Tensor | None = None,
     exclude_indices: Tensor | None = None, denominator: str = "all", normalize: str = "both",
-    reduction: str = "mean", unit_loss: bool = False, gradients: int = 0,
+    precision: str = "float32", workspace_mib: int = 64, reduction: str = "mean",
+    unit_loss: bool = False, gradients: int = 0,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = u.shape[0]
     return (

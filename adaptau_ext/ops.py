@@ -26,6 +26,7 @@ from adaptau_ext.autograd import gradient_bits
 
 Denominator = Literal["all", "negatives"]
 Normalize = Literal["both", "user", "item", "none"]
+Precision = Literal["float32", "bfloat16"]
 Reduction = Literal["mean", "sum", "none"]
 
 _ops = torch.ops.adaptau
@@ -57,6 +58,8 @@ def fused_adaptive_softmax(
     log_q: Tensor | None = None,
     item_ids: Tensor | None = None,
     exclude: Exclusion | None = None,
+    precision: Precision = "float32",
+    workspace_mib: int = 64,
     reduction: Reduction = "mean",
     return_unit_loss: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -88,6 +91,11 @@ def fused_adaptive_softmax(
         exclude: known positives to leave out of each user's denominator: a SciPy CSR or a pair
             (indptr `[B + 1]`, indices), ascending and distinct within a row. Holds `item_ids` when
             those are given, rows of `i` otherwise. The positive itself is never left out.
+        precision: "bfloat16" lets the matrix products round their factors to bfloat16 (8 bits); sums,
+            exponentials and the positive's share stay float32. About twice as fast where the processor
+            has BF16 instructions, the same as "float32" elsewhere and for float64 embeddings.
+        workspace_mib: MiB of exponentials that may be kept between the two passes; where a block of
+            users does not fit they are computed twice. Other scratch is of the size of u.
         reduction: "mean" or "sum" over users, or "none" for `[B]`.
         return_unit_loss: also return `[B]` losses with every temperature 1 and no `log_q`, from the
             same pass, without gradient: what Adap-tau sets the next temperatures from.
@@ -121,6 +129,8 @@ def fused_adaptive_softmax(
         *optional_csr(exclude, u.device),
         denominator,
         normalize,
+        precision,
+        workspace_mib,
         reduction,
         return_unit_loss,
         0 if reduction == "none" else gradient_bits(u, i, tau, positive_tau, log_q),

@@ -79,10 +79,12 @@ def fused_adaptive_softmax(
     log_q: Tensor | None = None,
     item_ids: Tensor | None = None,
     exclude: Exclusion | None = None,
+    precision: str = "float32",
+    workspace_mib: int = 64,
     reduction: str = "mean",
     return_unit_loss: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Twin of `adaptau_ext.fused_adaptive_softmax`."""
+    """Twin of `adaptau_ext.fused_adaptive_softmax`; `precision` and `workspace_mib` have no effect."""
     n_rows, n_items = u.shape[0], i.shape[0]
     rows = torch.arange(n_rows, device=u.device)
     target = rows if target is None else target

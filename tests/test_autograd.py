@@ -96,15 +96,17 @@ def operator_calls(requires_grad: bool) -> list[tuple[Any, tuple[Any, ...]]]:
     calls: list[tuple[Any, tuple[Any, ...]]] = []
     for reduction in ("mean", "none"):
         calls += [
-            (fused, (u, i, tau, positives, None, None, *masks, "all", "both", reduction, True, 0)),
+            (fused, (u, i, tau, positives, None, None, *masks, "all", "both", "float32", 64, reduction,
+                     True, 0)),
             (fused, (u, i, tau, None, tau, torch.zeros(M), None, None, None, "negatives", "none",
-                     reduction, False, 0)),
+                     "bfloat16", 0, reduction, False, 0)),
             (sampled, (u, i, torch.tensor([2, 0, 2]), positives, tau, None, None, 6, 1, 0.1, None,
                        "negatives", "both", reduction, True, 0)),
         ]  # fmt: skip
     calls.append(
-        (fused, (u, i, tau, None, None, None, None, None, None, "all", "both", "mean", True, 7))
-    )
+        (fused, (u, i, tau, None, None, None, None, None, None, "all", "both", "bfloat16", 64, "mean",
+                 True, 7))
+    )  # fmt: skip
     return calls
 
 

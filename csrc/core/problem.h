@@ -31,6 +31,10 @@ struct Normalize {
 // Does the positive's own term stand in the denominator ("all") or not ("negatives")?
 enum class Denominator { all, negatives };
 
+// What the products of the dense loss are rounded to; sums are always of the compute type. bfloat16
+// is permission: a processor without instructions for it computes in float32.
+enum class Precision { float32, bfloat16 };
+
 // How one row's logits are made; shared by the dense and the sampled loss. T is the compute type.
 template <class T>
 struct SoftmaxTerms {
@@ -49,6 +53,7 @@ struct SoftmaxProblem {
   const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself
   Csr masked;             // per user: candidates that leave the denominator; never the positive
   SoftmaxTerms<T> terms;
+  Precision precision = Precision::float32;  // of float; double is always double
 };
 
 // Loss over drawn (or given) negatives, the rows of two tables addressed by id.

@@ -35,6 +35,13 @@ struct ExpState {
   double* unit_sum;  // [48]
 };
 
+// Scores that leave a tile: position item * 48 + lane, and the rows that have any, a bit a row.
+struct MaskedScores {
+  uint64_t rows;
+  int64_t count;
+  const uint16_t* at;  // [count]
+};
+
 // Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]). Rows of
 // users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector
 // length.
@@ -93,9 +100,11 @@ struct Kernels {
   void (*gemm)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col,
                const T* b, int64_t ldb, T* c, int64_t ldc, bool accumulate);
 
-  // Rows x[n, ld] in place: x /= |x| over the first d elements, inverse_norm = 1 / |x| (0 for a
-  // zero row, which stays zero). Safe for any finite norm.
-  void (*normalize)(int64_t n, int64_t d, int64_t ld, T* x, T* inverse_norm);
+  // out[n, ld] = unit rows of x[n, ld], `stride` apart and zero beyond d (x may be out);
+  // inverse_norm[n] = 1 / |x| (0 for a zero row, which stays zero), or nullptr. Safe for any finite
+  // norm; the result does not depend on n.
+  void (*normalize)(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* out,
+                    T* inverse_norm);
 
   // out[r] = <x_r, x_r> of rows `stride` apart, d a multiple of the vector length.
   void (*square_norms)(int64_t n, int64_t d, int64_t stride, const T* x, T* out);
@@ -103,12 +112,19 @@ struct Kernels {
   // Chain rule through the normalisation: g = (g - <g, x> x) * inverse_norm, x the unit row.
   void (*normalize_backward)(int64_t n, int64_t ld, const T* x, const T* inverse_norm, T* g);
 
-  // Tile of base-2 scores -> exponentials in place, sums added to the state. tile[48][48].
-  void (*exp_tile)(int64_t items, int64_t lanes, T* tile, const ExpState<T>& state);
+  // Base-2 scores of item rows [items <= 48][k] and users [k][48] -> exponentials in the tile, sums
+  // added to the state. Rows are readable up to the next multiple of 8; rows beyond `items` come
+  // out as zeros there.
+  void (*exp_scores)(int64_t items, int64_t lanes, int64_t k, const T* rows, int64_t row_stride,
+                     const T* users, const MaskedScores& masked, const ExpState<T>& state, T* tile,
+                     int64_t stride);
+  // The same from a tile of scores, in place.
+  void (*exp_tile)(int64_t items, int64_t lanes, T* tile, int64_t stride, const ExpState<T>& state);
   // Adds exp2(score * inv_k - unit_shift) to unit_sum; the tile is left alone.
-  void (*unit_tile)(int64_t items, int64_t lanes, const T* tile, const ExpState<T>& state);
+  void (*unit_tile)(int64_t items, int64_t lanes, const T* tile, int64_t stride,
+                    const ExpState<T>& state);
   // lane_max[l] = max(lane_max[l], tile[:, l]); NaN is passed over.
-  void (*max_tile)(int64_t items, int64_t lanes, const T* tile, T* lane_max);
+  void (*max_tile)(int64_t items, int64_t lanes, const T* tile, int64_t stride, T* lane_max);
 
   // Positions item * 48 + lane of scores whose key is at least threshold[lane], ascending.
   // Returns how many.
@@ -126,6 +142,18 @@ struct Kernels {
   // `rounds` times twelve independent vector multiply-adds and nothing else, to measure the machine
   // by; returns the floating-point operations done.
   double (*multiply_add_rate)(int64_t rounds);
+
+  // Products of bfloat16 pairs (kernels/bf16.inl); nullptr at levels without the instruction. As
+  // gemm and exp_scores, with k, strides and ldb counting words of two.
+  void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const int32_t* a, int64_t a_row, int64_t a_col,
+                    const int32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
+  void (*exp_scores_bf16)(int64_t items, int64_t lanes, int64_t k, const int32_t* rows,
+                          int64_t row_stride, const int32_t* users, const MaskedScores& masked,
+                          const ExpState<float>& state, uint16_t* rounded, int64_t stride,
+                          int32_t* paired);
+  // x[n, ld] -> rounded[n][ld] and paired[(n + 1) / 2][ld]; either may be nullptr.
+  void (*round_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
+                     int64_t rounded_stride, int32_t* paired);
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
   int int8_user_limit;  // largest |q| of a user, also the offset - 1: 63, or 127 with VNNI

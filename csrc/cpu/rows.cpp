@@ -1,5 +1,7 @@
 #include "rows.h"
 
+#include <algorithm>
+
 namespace adaptau {
 namespace {
 
@@ -37,17 +39,15 @@ void read_row(const Matrix& m, int64_t index, T* out, int64_t ld) {
 template <class T>
 void read_rows(const Matrix& m, int64_t first, int64_t n, bool normalise, const Kernels<T>& kernels,
                T* out, int64_t ld, T* inverse_norm) {
+  if (normalise && m.cols == ld && readable_in_place<T>(m)) {
+    kernels.normalize(n, ld, ld, row_in_place<T>(m, first), m.row_stride, out, inverse_norm);
+    return;
+  }
   for (int64_t r = 0; r < n; ++r) read_row(m, first + r, out + r * ld, ld);
   if (normalise) {
-    // one row at a time where the caller does not want the norms: they need somewhere to go
-    T unused;
-    if (inverse_norm != nullptr) {
-      kernels.normalize(n, m.cols, ld, out, inverse_norm);
-    } else {
-      for (int64_t r = 0; r < n; ++r) kernels.normalize(1, m.cols, ld, out + r * ld, &unused);
-    }
+    kernels.normalize(n, m.cols, ld, out, ld, out, inverse_norm);
   } else if (inverse_norm != nullptr) {
-    for (int64_t r = 0; r < n; ++r) inverse_norm[r] = 1;
+    std::fill_n(inverse_norm, n, T(1));
   }
 }
 

@@ -5,6 +5,7 @@
 // O_b += sum_j e_bj i^_j (flash attention with K = V = items). Z and O are all that loss, dL/du,
 // dL/dtau need. Second pass, one owner a panel of items: dL/di^_j = sum_b e_bj w_b u^_b, from
 // exponentials stashed by the first pass when a block of users fits the workspace, else recomputed.
+// The products themselves are in softmax_products.h.
 //
 // The positive is masked out of every tile and put back exactly, so that p - 1 never cancels.
 //
@@ -21,6 +22,7 @@
 #include "loss_row.h"
 #include "operators.h"
 #include "rows.h"
+#include "softmax_products.h"
 
 namespace adaptau {
 namespace {
@@ -28,6 +30,9 @@ namespace {
 constexpr double kMaxShiftLag = 10;  // in powers of two
 constexpr int64_t kGroupsPerTask = 4;
 constexpr int64_t kPanelsPerTask = 16;
+constexpr int64_t kGroupsPerBlock = 8;  // their rows stay in the second-level cache
+constexpr int64_t kTasksPerBlock = 8;   // of the first pass, where there are items enough to split
+constexpr int64_t kMostMasked = 256;    // of 2304 in a tile: more are taken out of a tile in memory
 
 // The soft-max state of one group over one range of items.
 template <class T>
@@ -37,14 +42,19 @@ struct GroupState {
 };
 
 // A worker's scratch.
-template <class T>
+template <class T, class Products>
 struct Scratch {
-  Buffer<T> panel, inverse_norm, tile, lane_max, grad;
+  Buffer<T> panel, inverse_norm, lane_max, grad;
+  Buffer<typename Products::Cell> tile;
   Buffer<int64_t> cursor;
+  typename Products::Scratch products;
 };
 
-template <class T>
+template <class T, class Products>
 class FusedSoftmax {
+  using Cell = typename Products::Cell;
+  using Worker = Scratch<T, Products>;
+
  public:
   FusedSoftmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
                const Parallel& parallel, int64_t workspace_bytes)
@@ -58,19 +68,27 @@ class FusedSoftmax {
         d_(p_.users.cols),
         ld_(padded<T>(d_)),
         n_groups_((B_ + kTile - 1) / kTile),
-        n_panels_((M_ + kTile - 1) / kTile) {
-    gradients_ = out_.weight != nullptr;
-    item_pass_ = gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr);
+        n_panels_((M_ + kTile - 1) / kTile),
+        gradients_(out_.weight != nullptr),
+        item_pass_(gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr)),
+        products_(kernels_, n_groups_, ld_, item_pass_) {
     online_ = !logits_are_bounded(terms_, B_);
+    one_pass_ = !online_ && out_.unit_loss == nullptr;  // scores are needed for exponentials only
 
-    // Ranges of items give small batches enough tasks; they depend on the shape only.
-    splits_ = std::max<int64_t>(
-        1, std::min<int64_t>(8 / std::max<int64_t>(1, n_groups_), n_panels_ / 64));
-    const int64_t group_bytes = kTile * kTile * static_cast<int64_t>(sizeof(T)) * n_panels_;
-    const int64_t fitting = workspace_bytes / std::max<int64_t>(1, group_bytes);
+    // Everything below depends on the shape and the workspace alone, never on the threads.
+    constexpr int64_t line = kRowAlign / static_cast<int64_t>(sizeof(Cell));
+    const int64_t fitting =
+        (workspace_bytes /
+             std::max<int64_t>(1, n_panels_ * kTile * static_cast<int64_t>(sizeof(Cell))) -
+         line) /
+        kTile;
     stash_ = item_pass_ && !online_ && (fitting >= 2 || fitting >= n_groups_);
-    groups_a_block_ = stash_ ? std::min(fitting, n_groups_) : n_groups_;
-    if (stash_) stash_tiles_ = Buffer<T>(groups_a_block_ * kTile * kTile * n_panels_);
+    groups_a_block_ = std::min(n_groups_, stash_ ? std::min(fitting, kGroupsPerBlock) : n_groups_);
+    // one cache line more than the users take, so that rows do not fall into the same few sets
+    stash_stride_ = groups_a_block_ * kTile + line;
+    if (stash_) stash_cells_ = Buffer<Cell>(n_panels_ * kTile * stash_stride_);
+    splits_ = std::max<int64_t>(
+        1, std::min(kTasksPerBlock / std::max<int64_t>(1, groups_a_block_), n_panels_ / 64));
     scratch_.resize(parallel_.workers);
   }
 
@@ -96,24 +114,24 @@ class FusedSoftmax {
   T positive_tau(int64_t b) const {
     return terms_.positive_tau != nullptr ? terms_.positive_tau[b] : terms_.tau[b];
   }
-  T* stash(int64_t block_group, int64_t panel) const {
-    return stash_tiles_.get() + (block_group * n_panels_ + panel) * kTile * kTile;
+  // A panel's exponentials for a whole block of users lie together, [48][users of the block].
+  ExpTile<Cell> stash(int64_t block_group, int64_t panel) const {
+    return {stash_cells_.get() + panel * kTile * stash_stride_ + block_group * kTile,
+            stash_stride_};
   }
   void prepare_users() {
     const int64_t rows = n_groups_ * kTile;
     users_ = Buffer<T>(rows * ld_);
-    packed_ = Buffer<T>(rows * ld_);
     positives_ = Buffer<T>(rows * ld_);
     user_inverse_norm_ = Buffer<T>(rows);
     positive_score_ = Buffer<T>(rows);
     tau_lanes_ = Buffer<T>(rows, T(0));
     if (gradients_) {
-      weighted_o_ = Buffer<T>(splits_ * rows * ld_);
+      weighted_o_ = Buffer<T>(splits_ * groups_a_block_ * kTile * ld_);
       coefficient_ = Buffer<T>(rows, T(0));
       positive_coefficient_ = Buffer<T>(rows, T(0));
-      if (item_pass_) weighted_users_ = Buffer<T>(rows * ld_);
     }
-    states_.resize(splits_ * n_groups_);
+    states_.resize(splits_ * groups_a_block_);
     for_each_task(parallel_, n_groups_, [&](int64_t g, int) {
       const int64_t first = g * kTile, n = rows_in_group(g);
       T* users = users_.get() + first * ld_;
@@ -130,7 +148,7 @@ class FusedSoftmax {
         tau_lanes_[b] = terms_.tau[b];
         scale[l] = static_cast<T>(kLog2e / terms_.tau[b]);
       }
-      pack_group(users, n, ld_, scale, packed_.get() + first * ld_);
+      products_.set_users(g, n, users, scale);
     });
   }
 
@@ -142,26 +160,30 @@ class FusedSoftmax {
                      [&](int64_t a, int64_t b) { return target(a) < target(b); });
   }
 
-  Scratch<T>& scratch(int worker) {
-    Scratch<T>& s = scratch_[worker];
+  Worker& scratch(int worker) {
+    Worker& s = scratch_[worker];
     if (s.panel.get() == nullptr) {
-      s.panel = Buffer<T>(kTile * ld_);
+      s.panel = Buffer<T>(kTile * ld_, T(0));
       s.inverse_norm = Buffer<T>(kTile);
-      s.tile = Buffer<T>(kTile * kTile);
+      s.tile = Buffer<Cell>(kTile * kTile);
       s.lane_max = Buffer<T>(kTile);
       if (item_pass_) s.grad = Buffer<T>(kTile * ld_);
       s.cursor = Buffer<int64_t>(n_groups_ * kTile);
+      s.products = products_.scratch();
     }
     return s;
   }
 
-  void read_panel(int64_t panel, Scratch<T>& s) {
-    read_rows(p_.items, panel * kTile, items_in_panel(panel), terms_.normalize.item, kernels_,
-              s.panel.get(), ld_, s.inverse_norm.get());
+  void read_panel(int64_t panel, Worker& s) {
+    const int64_t items = items_in_panel(panel);
+    read_rows(p_.items, panel * kTile, items, terms_.normalize.item, kernels_, s.panel.get(), ld_,
+              s.inverse_norm.get());
+    std::fill_n(s.panel.get() + items * ld_, (kTile - items) * ld_, T(0));
+    products_.set_panel(items, s.panel.get(), s.products);
   }
 
   // Cursors into the masked candidates of users [first, last), at the first item of a panel.
-  void seek(int64_t first_user, int64_t last_user, int64_t panel, Scratch<T>& s) {
+  void seek(int64_t first_user, int64_t last_user, int64_t panel, Worker& s) {
     if (p_.masked.indptr == nullptr) return;
     for (int64_t b = first_user; b < last_user; ++b) {
       const int64_t* begin = p_.masked.indices + p_.masked.indptr[b];
@@ -170,27 +192,41 @@ class FusedSoftmax {
     }
   }
 
-  // Base-2 scores of a panel and a group, masked candidates and the positive at -inf.
-  void score(int64_t panel, int64_t g, T* tile, Scratch<T>& s) {
-    const int64_t items = items_in_panel(panel), n = rows_in_group(g), first = panel * kTile;
-    kernels_.gemm(items, active_lanes<T>(n), ld_, s.panel.get(), ld_, 1,
-                  packed_.get() + g * kTile * ld_, kTile, tile, kTile, false);
-    constexpr T never = -std::numeric_limits<T>::infinity();
-    for (int64_t l = 0; l < n; ++l) {
-      const int64_t b = g * kTile + l, t = target(b) - first;
-      if (t >= 0 && t < items) tile[t * kTile + l] = never;
+  // What leaves the tile of a panel and a group: masked candidates and the positives.
+  MaskedScores mask(int64_t panel, int64_t g, uint16_t* at, Worker& s) {
+    const int64_t items = items_in_panel(panel), first = panel * kTile;
+    MaskedScores masked{0, 0, at};
+    auto add = [&](int64_t item, int64_t lane) {
+      masked.rows |= uint64_t{1} << (item - first);
+      at[masked.count++] = static_cast<uint16_t>((item - first) * kTile + lane);
+    };
+    for (int64_t l = 0; l < rows_in_group(g); ++l) {
+      const int64_t b = g * kTile + l, t = target(b);
+      if (t >= first && t < first + items) add(t, l);
       if (p_.masked.indptr == nullptr) continue;
       int64_t& cursor = s.cursor[b];
       for (; cursor < p_.masked.indptr[b + 1] && p_.masked.indices[cursor] < first + items;
            ++cursor)
-        tile[(p_.masked.indices[cursor] - first) * kTile + l] = never;
+        add(p_.masked.indices[cursor], l);
     }
+    return masked;
   }
 
-  void subtract_log_q(int64_t panel, int64_t lanes, T* tile) {
+  // Base-2 scores in memory, what is masked at -inf.
+  ExpTile<T> score(int64_t panel, int64_t g, const MaskedScores& masked, const ExpTile<Cell>& out,
+                   Worker& s) {
+    const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
+    const ExpTile<T> tile = products_.scores(g, items, lanes, s.panel.get(), out, s.products);
+    for (int64_t m = 0; m < masked.count; ++m)
+      tile.cells[masked.at[m] / kTile * tile.stride + masked.at[m] % kTile] =
+          -std::numeric_limits<T>::infinity();
+    return tile;
+  }
+
+  void subtract_log_q(int64_t panel, int64_t lanes, const ExpTile<T>& tile) {
     for (int64_t j = 0; j < items_in_panel(panel); ++j) {
       const T bias = static_cast<T>(terms_.log_q[panel * kTile + j] * kLog2e);
-      for (int64_t l = 0; l < lanes; ++l) tile[j * kTile + l] -= bias;
+      for (int64_t l = 0; l < lanes; ++l) tile.cells[j * tile.stride + l] -= bias;
     }
   }
 
@@ -222,21 +258,36 @@ class FusedSoftmax {
   }
 
   // One tile of the first pass: scores -> exponentials, sums, O.
-  void accumulate(int64_t panel, int64_t g, T* tile, T* o, GroupState<T>& state, Scratch<T>& s) {
+  void accumulate(int64_t panel, int64_t g, const ExpTile<Cell>& out, T* o, GroupState<T>& state,
+                  Worker& s) {
     const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
-    score(panel, g, tile, s);
     const ExpState<T> lanes_state{state.shift, state.sum, tau_lanes_.get() + g * kTile,
                                   state.unit_shift, state.unit_sum};
+    uint16_t at[kTile * kTile];
+    const MaskedScores masked = mask(panel, g, at, s);
+    if (one_pass_ && masked.count <= kMostMasked) {
+      products_.exp_scores(g, items, lanes, s.panel.get(), masked, lanes_state, out, s.products);
+    } else {
+      const ExpTile<T> tile = score(panel, g, masked, out, s);
+      exponentiate(panel, g, tile, o, state, lanes_state, s);
+      products_.keep_tile(items, tile, out, s.products);
+    }
+    if (gradients_) products_.add_items(rows_in_group(g), items, out, s.panel.get(), o, s.products);
+  }
+
+  void exponentiate(int64_t panel, int64_t g, const ExpTile<T>& tile, T* o, GroupState<T>& state,
+                    const ExpState<T>& lanes_state, Worker& s) {
+    const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
     auto tile_max = [&] {
       std::fill_n(s.lane_max.get(), kTile, -std::numeric_limits<T>::infinity());
-      kernels_.max_tile(items, lanes, tile, s.lane_max.get());
+      kernels_.max_tile(items, lanes, tile.cells, tile.stride, s.lane_max.get());
     };
     if (out_.unit_loss != nullptr) {
       if (online_) {
         tile_max();
         raise_shift(lanes, lanes_state.inv_k, s.lane_max.get(), state.unit_shift, state.unit_sum);
       }
-      kernels_.unit_tile(items, lanes, tile, lanes_state);
+      kernels_.unit_tile(items, lanes, tile.cells, tile.stride, lanes_state);
     }
     if (terms_.log_q != nullptr) subtract_log_q(panel, lanes, tile);
     if (online_) {
@@ -245,9 +296,14 @@ class FusedSoftmax {
         for (int64_t l = 0; l < rows_in_group(g); ++l)
           for (int64_t k = 0; k < ld_; ++k) o[l * ld_ + k] *= s.lane_max[l];
     }
-    kernels_.exp_tile(items, lanes, tile, lanes_state);
-    if (gradients_)
-      kernels_.gemm(rows_in_group(g), ld_, items, tile, 1, kTile, s.panel.get(), ld_, o, ld_, true);
+    kernels_.exp_tile(items, lanes, tile.cells, tile.stride, lanes_state);
+  }
+
+  T* weighted_o(int64_t split, int64_t block_group) const {
+    return weighted_o_.get() + (split * groups_a_block_ + block_group) * kTile * ld_;
+  }
+  GroupState<T>& state(int64_t split, int64_t block_group) {
+    return states_[split * groups_a_block_ + block_group];
   }
 
   void user_pass(int64_t first_group, int64_t last_group) {
@@ -255,38 +311,35 @@ class FusedSoftmax {
     const int64_t a_task =
         std::max<int64_t>(1, std::min(kGroupsPerTask, n * splits_ / (2 * parallel_.workers)));
     const int64_t blocks = (n + a_task - 1) / a_task;
-    const int64_t rows = n_groups_ * kTile;
     for_each_task(parallel_, blocks * splits_, [&](int64_t task, int worker) {
-      Scratch<T>& s = scratch(worker);
-      const int64_t split = task / blocks, g0 = first_group + task % blocks * a_task;
-      const int64_t g1 = std::min(g0 + a_task, last_group);
+      Worker& s = scratch(worker);
+      const int64_t split = task / blocks, i0 = task % blocks * a_task;
+      const int64_t i1 = std::min(i0 + a_task, n);
       const int64_t p0 = n_panels_ * split / splits_, p1 = n_panels_ * (split + 1) / splits_;
-      T* o = gradients_ ? weighted_o_.get() + split * rows * ld_ : nullptr;
-      for (int64_t g = g0; g < g1; ++g) {
-        reset(g, states_[split * n_groups_ + g]);
-        if (gradients_) std::fill_n(o + g * kTile * ld_, kTile * ld_, T(0));
+      for (int64_t i = i0; i < i1; ++i) {
+        reset(first_group + i, state(split, i));
+        if (gradients_) std::fill_n(weighted_o(split, i), kTile * ld_, T(0));
       }
-      seek(g0 * kTile, std::min(g1 * kTile, B_), p0, s);
+      seek((first_group + i0) * kTile, std::min((first_group + i1) * kTile, B_), p0, s);
       for (int64_t panel = p0; panel < p1; ++panel) {
         read_panel(panel, s);
-        for (int64_t g = g0; g < g1; ++g)
-          accumulate(panel, g, stash_ ? stash(g - first_group, panel) : s.tile.get(),
-                     o + (gradients_ ? g * kTile * ld_ : 0), states_[split * n_groups_ + g], s);
+        for (int64_t i = i0; i < i1; ++i)
+          accumulate(panel, first_group + i,
+                     stash_ ? stash(i, panel) : ExpTile<Cell>{s.tile.get(), kTile},
+                     gradients_ ? weighted_o(split, i) : nullptr, state(split, i), s);
       }
     });
-    for_each_task(parallel_, n, [&](int64_t task, int) {
-      const int64_t g = first_group + task;
-      merge_splits(g);
-      for (int64_t l = 0; l < rows_in_group(g); ++l) finish_row(g * kTile + l, l, states_[g]);
+    for_each_task(parallel_, n, [&](int64_t i, int) {
+      merge_splits(i, rows_in_group(first_group + i));
+      finish_group(first_group + i, state(0, i), gradients_ ? weighted_o(0, i) : nullptr);
     });
   }
 
-  void merge_splits(int64_t g) {
-    GroupState<T>& into = states_[g];
-    const int64_t rows = n_groups_ * kTile;
+  void merge_splits(int64_t block_group, int64_t rows) {
+    GroupState<T>& into = state(0, block_group);
     for (int64_t split = 1; split < splits_; ++split) {
-      const GroupState<T>& from = states_[split * n_groups_ + g];
-      for (int64_t l = 0; l < rows_in_group(g); ++l) {
+      const GroupState<T>& from = state(split, block_group);
+      for (int64_t l = 0; l < rows; ++l) {
         const T top = std::max(into.shift[l], from.shift[l]);
         const T keep = std::exp2(into.shift[l] - top), add = std::exp2(from.shift[l] - top);
         into.sum[l] = into.sum[l] * keep + from.sum[l] * add;
@@ -296,15 +349,23 @@ class FusedSoftmax {
                            from.unit_sum[l] * std::exp2(from.unit_shift[l] - unit_top);
         into.unit_shift[l] = unit_top;
         if (!gradients_) continue;
-        T* o = weighted_o_.get() + (g * kTile + l) * ld_;
-        const T* other = o + split * rows * ld_;
+        T* o = weighted_o(0, block_group) + l * ld_;
+        const T* other = weighted_o(split, block_group) + l * ld_;
         for (int64_t k = 0; k < ld_; ++k) o[k] = o[k] * keep + other[k] * add;
       }
     }
   }
 
+  void finish_group(int64_t g, const GroupState<T>& state, T* o) {
+    Buffer<T> weighted(item_pass_ ? kTile * ld_ : 0);
+    for (int64_t l = 0; l < rows_in_group(g); ++l)
+      finish_row(g * kTile + l, l, state, o + (gradients_ ? l * ld_ : 0),
+                 weighted.get() + (item_pass_ ? l * ld_ : 0));
+    if (item_pass_) products_.set_weighted(g, rows_in_group(g), weighted.get());
+  }
+
   // Loss and the user's side of the gradient, from Z and O.
-  void finish_row(int64_t b, int64_t l, const GroupState<T>& state) {
+  void finish_row(int64_t b, int64_t l, const GroupState<T>& state, T* o, T* weighted) {
     const double s = positive_score_[b];
     const RowTerms row = finish_losses(
         terms_, b, target(b),
@@ -313,14 +374,13 @@ class FusedSoftmax {
     if (!gradients_) return;
     coefficient_[b] = static_cast<T>(row.coefficient);
     positive_coefficient_[b] = static_cast<T>(row.positive);
-    T* o = weighted_o_.get() + b * ld_;
     const T* user = users_.get() + b * ld_;
     const T* positive = positives_.get() + b * ld_;
     finish_temperatures(terms_, b, row, kernels_.dot(d_, user, o), s, out_);
     const T from_negatives = static_cast<T>(row.coefficient * row.inv_tau);
     const T from_positive = static_cast<T>(row.positive * row.inv_positive_tau);
     if (item_pass_)
-      for (int64_t k = 0; k < ld_; ++k) weighted_users_[b * ld_ + k] = user[k] * from_negatives;
+      for (int64_t k = 0; k < ld_; ++k) weighted[k] = user[k] * from_negatives;
     if (out_.grad_users == nullptr) return;
     for (int64_t k = 0; k < ld_; ++k) o[k] = o[k] * from_negatives + positive[k] * from_positive;
     if (terms_.normalize.user) kernels_.normalize_backward(1, ld_, user, &user_inverse_norm_[b], o);
@@ -329,22 +389,26 @@ class FusedSoftmax {
 
   void item_pass(int64_t first_group, int64_t last_group) {
     const bool first = first_group == 0, last = last_group == n_groups_;
+    const int64_t users = std::min(last_group * kTile, B_) - first_group * kTile;
     const int64_t a_task =
         std::max<int64_t>(1, std::min(kPanelsPerTask, n_panels_ / (4 * parallel_.workers)));
     for_each_task(parallel_, (n_panels_ + a_task - 1) / a_task, [&](int64_t task, int worker) {
-      Scratch<T>& s = scratch(worker);
+      Worker& s = scratch(worker);
       const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
-      if (!stash_) seek(first_group * kTile, std::min(last_group * kTile, B_), p0, s);
+      if (!stash_) seek(first_group * kTile, first_group * kTile + users, p0, s);
       for (int64_t panel = p0; panel < p1; ++panel) {
-        const int64_t items = items_in_panel(panel);
-        std::fill_n(s.grad.get(), items * ld_, T(0));
-        if (!first) add_item_rows(panel, s);
+        if (first) {
+          std::fill_n(s.grad.get(), items_in_panel(panel) * ld_, T(0));
+        } else {
+          add_item_rows(panel, s);
+        }
         if (!stash_ || last) read_panel(panel, s);
-        for (int64_t g = first_group; g < last_group; ++g) {
-          const T* tile = stash_ ? stash(g - first_group, panel) : recompute(panel, g, s);
-          kernels_.gemm(items, ld_, rows_in_group(g), tile, kTile, 1,
-                        weighted_users_.get() + g * kTile * ld_, ld_, s.grad.get(), ld_, true);
-          if (out_.grad_log_q != nullptr) add_log_q_gradient(panel, g, tile, first && g == 0);
+        if (stash_) {
+          add_tile(panel, first_group, users, stash(0, panel), s);
+        } else {
+          for (int64_t g = first_group; g < last_group; ++g)
+            add_tile(panel, g, rows_in_group(g), recompute(panel, g, state(0, g - first_group), s),
+                     s);
         }
         if (last) finish_items(panel, s);
         store_item_rows(panel, s);
@@ -352,27 +416,47 @@ class FusedSoftmax {
     });
   }
 
-  const T* recompute(int64_t panel, int64_t g, Scratch<T>& s) {
-    T* tile = s.tile.get();
-    const int64_t lanes = active_lanes<T>(rows_in_group(g));
-    score(panel, g, tile, s);
-    if (terms_.log_q != nullptr) subtract_log_q(panel, lanes, tile);
-    double unused[kTile] = {};
-    kernels_.exp_tile(items_in_panel(panel), lanes, tile,
-                      {states_[g].shift, unused, nullptr, nullptr, nullptr});
-    return tile;
+  // Gradient of a panel's items from users [first group * 48, + n).
+  void add_tile(int64_t panel, int64_t first_group, int64_t n, const ExpTile<Cell>& tile,
+                Worker& s) {
+    products_.add_users(first_group, n, items_in_panel(panel), tile, s.grad.get());
+    if (out_.grad_log_q != nullptr) add_log_q_gradient(panel, first_group, n, tile);
   }
 
-  void add_log_q_gradient(int64_t panel, int64_t g, const T* tile, bool start) {
+  ExpTile<Cell> recompute(int64_t panel, int64_t g, const GroupState<T>& state, Worker& s) {
+    const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
+    const ExpTile<Cell> out{s.tile.get(), kTile};
+    double unused[kTile] = {};
+    const ExpState<T> shifts{const_cast<T*>(state.shift), unused, nullptr, nullptr, nullptr};
+    uint16_t at[kTile * kTile];
+    const MaskedScores masked = mask(panel, g, at, s);
+    if (terms_.log_q == nullptr && masked.count <= kMostMasked) {
+      products_.exp_scores(g, items, lanes, s.panel.get(), masked, shifts, out, s.products);
+      return out;
+    }
+    const ExpTile<T> tile = score(panel, g, masked, out, s);
+    if (terms_.log_q != nullptr) subtract_log_q(panel, lanes, tile);
+    kernels_.exp_tile(items, lanes, tile.cells, tile.stride, shifts);
+    products_.keep_tile(items, tile, out, s.products);
+    return out;
+  }
+
+  void add_log_q_gradient(int64_t panel, int64_t first_group, int64_t n,
+                          const ExpTile<Cell>& tile) {
+    const T* coefficient = coefficient_.get() + first_group * kTile;
     for (int64_t j = 0; j < items_in_panel(panel); ++j) {
       T& grad = out_.grad_log_q[panel * kTile + j];
-      grad = (start ? T(0) : grad) -
-             kernels_.dot(rows_in_group(g), tile + j * kTile, coefficient_.get() + g * kTile);
+      T sum = 0;
+      for (int64_t l = 0; l < n; ++l)
+        sum += as_value(tile.cells[j * tile.stride + l]) * coefficient[l];
+      grad = (first_group == 0 ? T(0) : grad) - sum;
     }
   }
+  static T as_value(T cell) { return cell; }
+  static float as_value(uint16_t cell) { return bf16_to_f32(cell); }
 
   // The positives' share, and the chain rule through the items' normalisation.
-  void finish_items(int64_t panel, Scratch<T>& s) {
+  void finish_items(int64_t panel, Worker& s) {
     const int64_t items = items_in_panel(panel), first = panel * kTile;
     auto next = std::lower_bound(by_positive_.begin(), by_positive_.end(), first,
                                  [&](int64_t b, int64_t item) { return target(b) < item; });
@@ -387,12 +471,12 @@ class FusedSoftmax {
       kernels_.normalize_backward(items, ld_, s.panel.get(), s.inverse_norm.get(), s.grad.get());
   }
 
-  void add_item_rows(int64_t panel, Scratch<T>& s) {
+  void add_item_rows(int64_t panel, Worker& s) {
     if (out_.grad_items == nullptr) return;
     for (int64_t j = 0; j < items_in_panel(panel); ++j)
       std::copy_n(out_.grad_items + (panel * kTile + j) * d_, d_, s.grad.get() + j * ld_);
   }
-  void store_item_rows(int64_t panel, const Scratch<T>& s) {
+  void store_item_rows(int64_t panel, const Worker& s) {
     if (out_.grad_items == nullptr) return;
     for (int64_t j = 0; j < items_in_panel(panel); ++j)
       std::copy_n(s.grad.get() + j * ld_, d_, out_.grad_items + (panel * kTile + j) * d_);
@@ -404,19 +488,19 @@ class FusedSoftmax {
   const Parallel& parallel_;
   const Kernels<T>& kernels_;
   const int64_t B_, M_, d_, ld_, n_groups_, n_panels_;
-  bool gradients_, item_pass_, online_, stash_;
-  int64_t splits_, groups_a_block_;
+  const bool gradients_, item_pass_;
+  bool online_, one_pass_, stash_;
+  int64_t splits_, groups_a_block_, stash_stride_;
 
-  Buffer<T> users_, positives_;  // [B, ld] normalised as asked
-  Buffer<T> packed_;             // [group][ld][48] users times k log2 e
+  Products products_;
+  Buffer<T> users_, positives_;                               // [B, ld] normalised as asked
   Buffer<T> user_inverse_norm_, positive_score_, tau_lanes_;  // [B]
-  Buffer<T> weighted_o_;                                      // [split][B, ld] O, then dL/du
-  Buffer<T> weighted_users_;                      // [B, ld] u^ times coefficient times k
-  Buffer<T> coefficient_, positive_coefficient_;  // [B]
-  Buffer<T> stash_tiles_;                         // [block group][panel][48][48]
-  std::vector<GroupState<T>> states_;             // [split][group]
+  Buffer<T> coefficient_, positive_coefficient_;              // [B]
+  Buffer<T> weighted_o_;               // [split][block users, ld] O, then dL/du
+  Buffer<Cell> stash_cells_;           // [panel][48][block users]
+  std::vector<GroupState<T>> states_;  // [split][block group]
   std::vector<int64_t> by_positive_;
-  std::vector<Scratch<T>> scratch_;
+  std::vector<Worker> scratch_;
 };
 
 }  // namespace
@@ -424,7 +508,11 @@ class FusedSoftmax {
 template <class T>
 void fused_softmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
                    const Parallel& parallel, int64_t workspace_bytes) {
-  FusedSoftmax<T>(problem, out, parallel, workspace_bytes).run();
+  if constexpr (std::is_same_v<T, float>) {
+    if (problem.precision == Precision::bfloat16 && active_kernels<T>().gemm_bf16 != nullptr)
+      return FusedSoftmax<T, Bf16Products>(problem, out, parallel, workspace_bytes).run();
+  }
+  FusedSoftmax<T, PlainProducts<T>>(problem, out, parallel, workspace_bytes).run();
 }
 
 template void fused_softmax<float>(const SoftmaxProblem<float>&, const SoftmaxOutput<float>&,

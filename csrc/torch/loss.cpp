@@ -8,8 +8,6 @@
 namespace adaptau {
 namespace {
 
-constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
-
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 using FusedResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 using SampledResult = FusedResult;
@@ -101,7 +99,8 @@ void check_denominator(Denominator denominator, const Csr& masked, int64_t n_row
 struct FusedArguments {
   const Tensor &u, &i, &tau;
   const OptionalTensor &target, &positive_tau, &log_q, &item_ids, &exclude_indptr, &exclude_indices;
-  const std::string &denominator, &normalize;
+  const std::string &denominator, &normalize, &precision;
+  int64_t workspace_mib;
 };
 
 template <class T>
@@ -130,16 +129,19 @@ void run_fused(const FusedArguments& a, const Matrix& users, const Matrix& items
   }
   check_denominator(terms.denominator, masked.csr(), B, M);
   const Csr no_mask{};
-  const SoftmaxProblem<T> problem{users, items, target,
-                                  masked.indices.empty() ? no_mask : masked.csr(), terms};
-  fused_softmax<T>(problem, results.out, torch_threads(), kWorkspaceBytes);
+  const SoftmaxProblem<T> problem{users,  items,
+                                  target, masked.indices.empty() ? no_mask : masked.csr(),
+                                  terms,  parse_precision(a.precision)};
+  if (a.workspace_mib < 0) fail("workspace_mib must be >= 0, got ", a.workspace_mib);
+  fused_softmax<T>(problem, results.out, torch_threads(), a.workspace_mib << 20);
 }
 
 FusedResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTensor target,
                                    OptionalTensor positive_tau, OptionalTensor log_q,
                                    OptionalTensor item_ids, OptionalTensor exclude_indptr,
                                    OptionalTensor exclude_indices, std::string denominator,
-                                   std::string normalize, std::string reduction, bool unit_loss,
+                                   std::string normalize, std::string precision,
+                                   int64_t workspace_mib, std::string reduction, bool unit_loss,
                                    int64_t gradients) {
   const Matrix users = matrix("u", u), items = matrix("i", i);
   check_pair("u", users, "i", items);
@@ -149,7 +151,7 @@ FusedResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTenso
     Results<T> r(u, users, users.rows, items, unit_loss, gradients,
                  reduction_weight<T>(reduce, users.rows, gradients));
     run_fused<T>({u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr, exclude_indices,
-                  denominator, normalize},
+                  denominator, normalize, precision, workspace_mib},
                  users, items, r);
     return {r.reduced(reduce, u, users), r.unit_loss, r.grad_users, r.grad_items, r.grad_tau,
             r.grad_positive_tau,         r.grad_log_q};
@@ -161,7 +163,8 @@ Gradients fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, 
                                           OptionalTensor log_q, OptionalTensor item_ids,
                                           OptionalTensor exclude_indptr,
                                           OptionalTensor exclude_indices, std::string denominator,
-                                          std::string normalize, int64_t gradients) {
+                                          std::string normalize, std::string precision,
+                                          int64_t workspace_mib, int64_t gradients) {
   const Matrix users = matrix("u", u), items = matrix("i", i);
   check_pair("u", users, "i", items);
   return with_compute_type(users, [&](auto zero) -> Gradients {
@@ -169,7 +172,7 @@ Gradients fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, 
     Results<T> r(u, users, users.rows, items, false, gradients,
                  given_weight<T>(grad_loss, users.rows));
     run_fused<T>({u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr, exclude_indices,
-                  denominator, normalize},
+                  denominator, normalize, precision, workspace_mib},
                  users, items, r);
     return {r.grad_users, r.grad_items, r.grad_tau, r.grad_positive_tau, r.grad_log_q};
   });

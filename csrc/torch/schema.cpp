@@ -7,14 +7,16 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, Tensor? target=None, "
       "Tensor? positive_tau=None, Tensor? log_q=None, Tensor? item_ids=None, "
       "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str denominator=\"all\", "
-      "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, int gradients=0) -> "
+      "str normalize=\"both\", str precision=\"float32\", int workspace_mib=64, "
+      "str reduction=\"mean\", bool unit_loss=False, int gradients=0) -> "
       "(Tensor loss, Tensor unit_loss, Tensor grad_u, Tensor grad_i, Tensor grad_tau, "
       "Tensor grad_positive_tau, Tensor grad_log_q)");
   m.def(
       "fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, Tensor tau, "
       "Tensor? target, Tensor? positive_tau, Tensor? log_q, Tensor? item_ids, "
       "Tensor? exclude_indptr, Tensor? exclude_indices, str denominator, str normalize, "
-      "int gradients) -> (Tensor grad_u, Tensor grad_i, Tensor grad_tau, "
+      "str precision, int workspace_mib, int gradients) -> (Tensor grad_u, Tensor grad_i, Tensor "
+      "grad_tau, "
       "Tensor grad_positive_tau, Tensor grad_log_q)");
   m.def(
       "sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Tensor? users, "

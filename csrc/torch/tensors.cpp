@@ -122,6 +122,12 @@ Normalize parse_normalize(const std::string& value) {
   fail("normalize must be \"both\", \"user\", \"item\" or \"none\", got \"", value, "\"");
 }
 
+Precision parse_precision(const std::string& value) {
+  if (value == "float32") return Precision::float32;
+  if (value == "bfloat16") return Precision::bfloat16;
+  fail("precision must be \"float32\" or \"bfloat16\", got \"", value, "\"");
+}
+
 Denominator parse_denominator(const std::string& value) {
   if (value == "all") return Denominator::all;
   if (value == "negatives") return Denominator::negatives;

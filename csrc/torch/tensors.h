@@ -50,6 +50,7 @@ Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& in
         int64_t n_rows, int64_t n_columns);
 
 Normalize parse_normalize(const std::string& value);
+Precision parse_precision(const std::string& value);
 Denominator parse_denominator(const std::string& value);
 
 enum class Reduction { mean, sum, none };

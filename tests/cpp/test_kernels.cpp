@@ -66,8 +66,8 @@ void exponentials(const Kernels<T>& kernels) {
   x[7] = -inf, x[8] = T(floor * 2), x[9] = 0, x[10] = 1;
   std::copy(x.begin(), x.end(), tile.get());
   const ExpState<T> state{shift.get(), sum.get(), inv_k.get(), unit_shift.get(), unit_sum.get()};
-  kernels.unit_tile(48, 48, tile.get(), state);
-  kernels.exp_tile(48, 48, tile.get(), state);
+  kernels.unit_tile(48, 48, tile.get(), 48, state);
+  kernels.exp_tile(48, 48, tile.get(), 48, state);
   CHECK(tile[7] == 0);
   CHECK(tile[8] == 0);
   CHECK(tile[9] == 1);
@@ -88,7 +88,7 @@ void exponentials(const Kernels<T>& kernels) {
   Buffer<T> top(48, -inf);
   std::copy(x.begin(), x.end(), tile.get());
   tile[48 + 5] = std::numeric_limits<T>::quiet_NaN();
-  kernels.max_tile(48, 48, tile.get(), top.get());
+  kernels.max_tile(48, 48, tile.get(), 48, top.get());
   CHECK(top[5] == x[47 * 48 + 5]);
 }
 
@@ -108,7 +108,7 @@ void normalisation(const Kernels<T>& kernels) {
       std::vector<double> expected(d);
       for (int64_t k = 0; k < d; ++k)
         expected[k] = static_cast<double>(x[k]) / scale / std::sqrt(square);
-      kernels.normalize(1, d, ld, x.get(), inverse.get());
+      kernels.normalize(1, d, ld, x.get(), ld, x.get(), inverse.get());
       for (int64_t k = 0; k < d; ++k) CHECK_NEAR(x[k], expected[k], (d + 8) * roundoff<T>());
       for (int64_t k = d; k < ld; ++k) CHECK(x[k] == 0);
       const double inverse_norm = 1 / std::sqrt(square) / scale;
@@ -118,10 +118,10 @@ void normalisation(const Kernels<T>& kernels) {
         CHECK(inverse[0] == std::numeric_limits<T>::max());
     }
   Buffer<T> zero(16, T(0)), inverse(1, T(1));
-  kernels.normalize(1, 3, 16, zero.get(), inverse.get());
+  kernels.normalize(1, 3, 16, zero.get(), 16, zero.get(), inverse.get());
   CHECK(inverse[0] == 0 && zero[0] == 0);
   zero[1] = std::numeric_limits<T>::infinity();
-  kernels.normalize(1, 3, 16, zero.get(), inverse.get());
+  kernels.normalize(1, 3, 16, zero.get(), 16, zero.get(), inverse.get());
   CHECK(std::isnan(zero[0]) && std::isnan(inverse[0]));
 }
 

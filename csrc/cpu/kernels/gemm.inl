@@ -9,66 +9,106 @@ namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
-template <class T, int MR, int NV>
-ADAPTAU_INLINE void gemm_tile(int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b,
-                              int64_t ldb, T* c, int64_t ldc, bool accumulate) {
-  using V = Vec<T>;
-  constexpr int W = simd<T>::lanes;
-  V acc[MR][NV];
+// What is multiplied: elements of the compute type, or pairs of bfloat16 in 32-bit words, whose two
+// products are added to one float.
+template <class T>
+struct Plain {
+  using Sum = T;
+  using Word = T;
+  using WordVec = Vec<T>;
+  static ADAPTAU_INLINE void multiply_add(Vec<T>& sum, WordVec a, WordVec b) { sum += a * b; }
+};
+#if defined(__AVX512BF16__)
+struct Pairs {
+  using Sum = float;
+  using Word = int32_t;
+  using WordVec = IVec<float>;
+  static ADAPTAU_INLINE void multiply_add(Vec<float>& sum, WordVec a, WordVec b) {
+    sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+#endif
+template <class P>
+using Word = typename P::Word;
+template <class P>
+using Sum = typename P::Sum;
+
+// acc[r][v] = sum over k of A(r, k) B(k, v), from zero.
+template <class P, int MR, int NV>
+ADAPTAU_INLINE void multiply_tile(int64_t k, const Word<P>* a, int64_t a_row, int64_t a_col,
+                                  const Word<P>* b, int64_t ldb, Vec<Sum<P>> (&acc)[MR][NV]) {
+  using W = typename P::WordVec;
+  constexpr int lanes = simd<Sum<P>>::lanes;
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) acc[r][v] = V{};
+    for (int v = 0; v < NV; ++v) acc[r][v] = Vec<Sum<P>>{};
   }
-  for (int64_t i = 0; i < k; ++i) {
-    V bv[NV];
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(Word<P>));
+  for (int64_t i = 0; i < k;) {
+    // the rows of A after these, which are the next tile's
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) bv[v] = load<V>(b + i * ldb + v * W);
-    ADAPTAU_UNROLL
-    for (int r = 0; r < MR; ++r) {
-      const V av = broadcast<V>(a[r * a_row + i * a_col]);
+    for (int r = 0; r < MR; ++r) __builtin_prefetch(a + (r + MR) * a_row + i * a_col, 0, 2);
+    const int64_t end = i + line < k ? i + line : k;
+    for (; i < end; ++i) {
+      W bv[NV];
       ADAPTAU_UNROLL
-      for (int v = 0; v < NV; ++v) acc[r][v] += av * bv[v];
+      for (int v = 0; v < NV; ++v) bv[v] = load<W>(b + i * ldb + v * lanes);
+      ADAPTAU_UNROLL
+      for (int r = 0; r < MR; ++r) {
+        const W av = broadcast<W>(a[r * a_row + i * a_col]);
+        ADAPTAU_UNROLL
+        for (int v = 0; v < NV; ++v) P::multiply_add(acc[r][v], av, bv[v]);
+      }
     }
   }
+}
+
+template <class P, int MR, int NV>
+ADAPTAU_INLINE void gemm_tile(int64_t k, const Word<P>* a, int64_t a_row, int64_t a_col,
+                              const Word<P>* b, int64_t ldb, Sum<P>* c, int64_t ldc,
+                              bool accumulate) {
+  using V = Vec<Sum<P>>;
+  V acc[MR][NV];
+  multiply_tile<P, MR, NV>(k, a, a_row, a_col, b, ldb, acc);
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
     for (int v = 0; v < NV; ++v) {
-      T* out = c + r * ldc + v * W;
+      Sum<P>* out = c + r * ldc + v * simd<Sum<P>>::lanes;
       store(out, accumulate ? load<V>(out) + acc[r][v] : acc[r][v]);
     }
   }
 }
 
 // All rows of C in one strip of NV vectors.
-template <class T, int MR, int NV>
-__attribute__((noinline)) void gemm_strip(int64_t m, int64_t k, const T* a, int64_t a_row,
-                                          int64_t a_col, const T* b, int64_t ldb, T* c, int64_t ldc,
-                                          bool accumulate) {
+template <class P, int MR, int NV>
+__attribute__((noinline)) void gemm_strip(int64_t m, int64_t k, const Word<P>* a, int64_t a_row,
+                                          int64_t a_col, const Word<P>* b, int64_t ldb, Sum<P>* c,
+                                          int64_t ldc, bool accumulate) {
   int64_t r = 0;
   for (; r + MR <= m; r += MR)
-    gemm_tile<T, MR, NV>(k, a + r * a_row, a_row, a_col, b, ldb, c + r * ldc, ldc, accumulate);
+    gemm_tile<P, MR, NV>(k, a + r * a_row, a_row, a_col, b, ldb, c + r * ldc, ldc, accumulate);
   for (; r < m; ++r)
-    gemm_tile<T, 1, NV>(k, a + r * a_row, a_row, a_col, b, ldb, c + r * ldc, ldc, accumulate);
+    gemm_tile<P, 1, NV>(k, a + r * a_row, a_row, a_col, b, ldb, c + r * ldc, ldc, accumulate);
 }
 
-template <class T>
-void gemm(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col, const T* b,
-          int64_t ldb, T* c, int64_t ldc, bool accumulate) {
-  constexpr int W = simd<T>::lanes;
+template <class P>
+void gemm(int64_t m, int64_t n, int64_t k, const Word<P>* a, int64_t a_row, int64_t a_col,
+          const Word<P>* b, int64_t ldb, Sum<P>* c, int64_t ldc, bool accumulate) {
+  constexpr int W = simd<Sum<P>>::lanes;
   int64_t j = 0;
 #if ADAPTAU_VECTOR_BYTES == 64
   if (n % (3 * W) == 0)
     for (; j < n; j += 3 * W)
-      gemm_strip<T, 8, 3>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+      gemm_strip<P, 8, 3>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
   for (; j + 4 * W <= n; j += 4 * W)
-    gemm_strip<T, 6, 4>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+    gemm_strip<P, 6, 4>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
 #endif
   for (; j + 2 * W <= n; j += 2 * W)
-    gemm_strip<T, 6, 2>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+    gemm_strip<P, 6, 2>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
   for (; j < n; j += W)
-    gemm_strip<T, 6, 1>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
+    gemm_strip<P, 6, 1>(m, k, a, a_row, a_col, b + j, ldb, c + j, ldc, accumulate);
 }
 
 template <class T>

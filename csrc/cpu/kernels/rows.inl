@@ -47,9 +47,9 @@ void axpy(int64_t n, T alpha, const T* x, T* y) {
   for (int64_t k = 0; k < n; ++k) y[k] += alpha * x[k];
 }
 
-// Products of rows padded to whole vectors; the order of the sum is the vector's.
+// Products of rows padded to whole vectors, summed but for the lanes.
 template <class T>
-ADAPTAU_INLINE T dot_padded(int64_t ld, const T* a, const T* b) {
+ADAPTAU_INLINE Vec<T> products(int64_t ld, const T* a, const T* b) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
   V s0{}, s1{};
@@ -59,7 +59,7 @@ ADAPTAU_INLINE T dot_padded(int64_t ld, const T* a, const T* b) {
     s1 += load<V>(a + k + W) * load<V>(b + k + W);
   }
   for (; k < ld; k += W) s0 += load<V>(a + k) * load<V>(b + k);
-  return sum_lanes<T>(s0 + s1);
+  return s0 + s1;
 }
 
 // 1 / |x| and x / |x| for a row whose square sum left the safe range: bring the largest entry to
@@ -92,33 +92,61 @@ __attribute__((noinline)) T normalize_rescaled(int64_t d, T* x) {
   return norm > Limits<T>::max / lift ? Limits<T>::max : norm * lift;
 }
 
+// Products of up to W pairs of rows, a lane each; lanes beyond `count` are zero. The order of a sum
+// does not depend on which rows it is computed with.
 template <class T>
-void normalize(int64_t n, int64_t d, int64_t ld, T* x, T* inverse_norm) {
+ADAPTAU_INLINE Vec<T> row_dots(int64_t count, int64_t ld, const T* a, int64_t a_stride, const T* b,
+                               int64_t b_stride) {
   using V = Vec<T>;
-  for (int64_t r = 0; r < n; ++r, x += ld) {
-    const T square = dot_padded(ld, x, x);
-    if (!(square >= Limits<T>::safe_square && square <= 1 / Limits<T>::safe_square)) {
-      inverse_norm[r] = normalize_rescaled(d, x);
-      continue;
+  constexpr int W = simd<T>::lanes;
+  V partial[W];
+  ADAPTAU_UNROLL
+  for (int i = 0; i < W; ++i)
+    partial[reversed<W>(i)] = i < count ? products<T>(ld, a + i * a_stride, b + i * b_stride) : V{};
+  return sum_rows<T, W>(partial);
+}
+
+template <class T>
+void normalize(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* out,
+               T* inverse_norm) {
+  using V = Vec<T>;
+  constexpr int W = simd<T>::lanes;
+  for (int64_t r = 0; r < n; r += W, x += W * stride, out += W * ld) {
+    const int64_t count = n - r < W ? n - r : W;
+    const V squares = row_dots<T>(count, ld, x, stride, x, stride);
+    for (int64_t i = 0; i < count; ++i) {
+      T* unit = out + i * ld;
+      T inverse = 1 / square_root(squares[i]);
+      const bool safe =
+          squares[i] >= Limits<T>::safe_square && squares[i] <= 1 / Limits<T>::safe_square;
+      for (int64_t k = 0; k < ld; k += W)
+        store(unit + k, load<V>(x + i * stride + k) * (safe ? inverse : T(1)));
+      if (!safe) inverse = normalize_rescaled(d, unit);
+      if (inverse_norm != nullptr) inverse_norm[r + i] = inverse;
     }
-    const T inverse = 1 / square_root(square);
-    for (int64_t k = 0; k < ld; k += simd<T>::lanes) store(x + k, load<V>(x + k) * inverse);
-    inverse_norm[r] = inverse;
   }
 }
 
 template <class T>
 void square_norms(int64_t n, int64_t d, int64_t stride, const T* x, T* out) {
-  for (int64_t r = 0; r < n; ++r) out[r] = dot_padded(d, x + r * stride, x + r * stride);
+  constexpr int W = simd<T>::lanes;
+  for (int64_t r = 0; r < n; r += W, x += W * stride) {
+    const int64_t count = n - r < W ? n - r : W;
+    const Vec<T> squares = row_dots<T>(count, d, x, stride, x, stride);
+    memcpy(out + r, &squares, sizeof(T) * count);
+  }
 }
 
 template <class T>
 void normalize_backward(int64_t n, int64_t ld, const T* x, const T* inverse_norm, T* g) {
   using V = Vec<T>;
-  for (int64_t r = 0; r < n; ++r, x += ld, g += ld) {
-    const T along = dot_padded(ld, x, g), scale = inverse_norm[r];
-    for (int64_t k = 0; k < ld; k += simd<T>::lanes)
-      store(g + k, (load<V>(g + k) - load<V>(x + k) * along) * scale);
+  constexpr int W = simd<T>::lanes;
+  for (int64_t r = 0; r < n; r += W, x += W * ld, g += W * ld) {
+    const int64_t count = n - r < W ? n - r : W;
+    const V along = row_dots<T>(count, ld, x, ld, g, ld);
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t k = i * ld; k < (i + 1) * ld; k += W)
+        store(g + k, (load<V>(g + k) - load<V>(x + k) * along[i]) * inverse_norm[r + i]);
   }
 }
 

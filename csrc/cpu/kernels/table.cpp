@@ -33,6 +33,7 @@ struct Limits<double> {
 #include "rows.inl"
 #include "softmax.inl"
 #include "retrieval.inl"
+#include "bf16.inl"
 #include "int8.inl"
 #include "sampled.inl"
 
@@ -44,10 +45,11 @@ namespace ADAPTAU_ISA {
 
 #define ADAPTAU_TABLE(T)        \
   {ADAPTAU_STRING(ADAPTAU_ISA), \
-   gemm<T>,                     \
+   gemm<Plain<T>>,              \
    normalize<T>,                \
    square_norms<T>,             \
    normalize_backward<T>,       \
+   exp_scores<T>,               \
    exp_tile<T>,                 \
    unit_tile<T>,                \
    max_tile<T>,                 \
@@ -57,6 +59,7 @@ namespace ADAPTAU_ISA {
    dot<T>,                      \
    axpy<T>,                     \
    multiply_add_rate<T>,        \
+   ADAPTAU_BF16_TABLE,          \
    ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
    sampled_users<T>,            \

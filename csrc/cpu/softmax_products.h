@@ -1,0 +1,152 @@
+// The three matrix products of the soft-max loss, in the compute type or in bfloat16 pairs. Both
+// classes keep the users in the form their product needs, and offer the same steps:
+//   exp_scores   panel x group -> exponentials       (or scores, then keep_tile)
+//   add_items    O += exponentials^T x panel
+//   add_users    gradient of a panel's items += exponentials x weighted users
+#pragma once
+
+#include <type_traits>
+
+#include "rows.h"
+
+namespace adaptau {
+
+// Exponentials of one panel and group; `cells` [48][stride] are what the second pass reads.
+template <class Cell>
+struct ExpTile {
+  Cell* cells;
+  int64_t stride;
+};
+
+template <class T>
+class PlainProducts {
+ public:
+  using Cell = T;
+  struct Scratch {};
+
+  PlainProducts(const Kernels<T>& kernels, int64_t groups, int64_t ld, bool weighted)
+      : kernels_(kernels),
+        ld_(ld),
+        users_(groups * kTile * ld),
+        weighted_(weighted ? groups * kTile * ld : 0) {}
+
+  Scratch scratch() const { return {}; }
+  // rows[n, ld] of group g, to be scored times scale[row].
+  void set_users(int64_t g, int64_t n, const T* rows, const T* scale) {
+    pack_group(rows, n, ld_, scale, users_.get() + g * kTile * ld_);
+  }
+  void set_panel(int64_t, const T*, Scratch&) const {}
+
+  void exp_scores(int64_t g, int64_t items, int64_t lanes, const T* panel,
+                  const MaskedScores& masked, const ExpState<T>& state, const ExpTile<T>& tile,
+                  Scratch&) const {
+    kernels_.exp_scores(items, lanes, ld_, panel, ld_, users_.get() + g * kTile * ld_, masked,
+                        state, tile.cells, tile.stride);
+  }
+  // Scores are made where the exponentials will be: there is nothing left to keep.
+  ExpTile<T> scores(int64_t g, int64_t items, int64_t lanes, const T* panel, const ExpTile<T>& tile,
+                    Scratch&) const {
+    kernels_.gemm(items, lanes, ld_, panel, ld_, 1, users_.get() + g * kTile * ld_, kTile,
+                  tile.cells, tile.stride, false);
+    return tile;
+  }
+  void keep_tile(int64_t, const ExpTile<T>&, const ExpTile<T>&, Scratch&) const {}
+
+  void add_items(int64_t rows, int64_t items, const ExpTile<T>& tile, const T* panel, T* o,
+                 const Scratch&) const {
+    kernels_.gemm(rows, ld_, items, tile.cells, 1, tile.stride, panel, ld_, o, ld_, true);
+  }
+  // rows[n, ld]: the users' rows as they enter the items' gradient.
+  void set_weighted(int64_t g, int64_t n, const T* rows) {
+    std::copy_n(rows, n * ld_, weighted_.get() + g * kTile * ld_);
+  }
+  // Users [first group * 48, + n) against cells [items][n].
+  void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<T>& tile,
+                 T* grad) const {
+    kernels_.gemm(items, ld_, n, tile.cells, tile.stride, 1,
+                  weighted_.get() + first_group * kTile * ld_, ld_, grad, ld_, true);
+  }
+
+ private:
+  const Kernels<T>& kernels_;
+  int64_t ld_;
+  Buffer<T> users_;     // [group][ld][48] times k log2 e
+  Buffer<T> weighted_;  // [B, ld]
+};
+
+class Bf16Products {
+ public:
+  using Cell = uint16_t;
+  // Users, panel and exponentials a worker has at hand, rounded.
+  struct Scratch {
+    Buffer<int32_t> rounded_panel, paired_panel, paired_tile;
+    Buffer<float> scores;
+  };
+
+  Bf16Products(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
+      : kernels_(kernels),
+        ld_(ld),
+        users_(groups * kTile * ld / 2),
+        weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
+
+  Scratch scratch() const {
+    return {Buffer<int32_t>(kTile * ld_ / 2), Buffer<int32_t>(kTile * ld_ / 2),
+            Buffer<int32_t>(kTile * kTile / 2), Buffer<float>(kTile * kTile)};
+  }
+  void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
+    Buffer<float> scaled(kTile * ld_, 0.f);
+    for (int64_t l = 0; l < n; ++l)
+      for (int64_t k = 0; k < ld_; ++k) scaled[l * ld_ + k] = rows[l * ld_ + k] * scale[l];
+    Buffer<int32_t> words(kTile * ld_ / 2);
+    kernels_.round_rows(kTile, ld_, scaled.get(), ld_, reinterpret_cast<uint16_t*>(words.get()),
+                        ld_, nullptr);
+    pack_group(words.get(), kTile, ld_ / 2, static_cast<const int32_t*>(nullptr),
+               users_.get() + g * kTile * ld_ / 2);
+  }
+  void set_panel(int64_t, const float* panel, Scratch& s) const {
+    kernels_.round_rows(kTile, ld_, panel, ld_, reinterpret_cast<uint16_t*>(s.rounded_panel.get()),
+                        ld_, s.paired_panel.get());
+  }
+
+  void exp_scores(int64_t g, int64_t items, int64_t lanes, const float*, const MaskedScores& masked,
+                  const ExpState<float>& state, const ExpTile<uint16_t>& tile, Scratch& s) const {
+    kernels_.exp_scores_bf16(items, lanes, ld_ / 2, s.rounded_panel.get(), ld_ / 2,
+                             users_.get() + g * kTile * ld_ / 2, masked, state, tile.cells,
+                             tile.stride, s.paired_tile.get());
+  }
+  ExpTile<float> scores(int64_t g, int64_t items, int64_t lanes, const float*,
+                        const ExpTile<uint16_t>&, Scratch& s) const {
+    kernels_.gemm_bf16(items, lanes, ld_ / 2, s.rounded_panel.get(), ld_ / 2, 1,
+                       users_.get() + g * kTile * ld_ / 2, kTile, s.scores.get(), kTile, false);
+    return {s.scores.get(), kTile};
+  }
+  void keep_tile(int64_t items, const ExpTile<float>& from, const ExpTile<uint16_t>& to,
+                 Scratch& s) const {
+    kernels_.round_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
+                        s.paired_tile.get());
+  }
+
+  void add_items(int64_t rows, int64_t items, const ExpTile<uint16_t>&, const float*, float* o,
+                 const Scratch& s) const {
+    kernels_.gemm_bf16(rows, ld_, (items + 1) / 2, s.paired_tile.get(), 1, kTile,
+                       s.paired_panel.get(), ld_, o, ld_, true);
+  }
+  void set_weighted(int64_t g, int64_t n, const float* rows) {
+    std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);
+    kernels_.round_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2);
+  }
+  void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<uint16_t>& tile,
+                 float* grad) const {
+    kernels_.gemm_bf16(items, ld_, (n + 1) / 2, reinterpret_cast<const int32_t*>(tile.cells),
+                       tile.stride / 2, 1, weighted_.get() + first_group * kTile * ld_ / 2, ld_,
+                       grad, ld_, true);
+  }
+
+ private:
+  const Kernels<float>& kernels_;
+  int64_t ld_;
+  Buffer<int32_t> users_;     // [group][ld / 2][48] words of two, times k log2 e
+  Buffer<int32_t> weighted_;  // [B / 2][ld] words of two users
+};
+
+}  // namespace adaptau
