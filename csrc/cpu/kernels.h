@@ -106,8 +106,10 @@ struct Kernels {
   void (*normalize)(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* out,
                     T* inverse_norm);
 
-  // out[r] = <x_r, x_r> of rows `stride` apart, d a multiple of the vector length.
-  void (*square_norms)(int64_t n, int64_t d, int64_t stride, const T* x, T* out);
+  // out[r] = <a_r, b_r> of n rows; ld is a multiple of the vector length. The order of the sum is
+  // the vector's, unlike that of `dot`.
+  void (*row_products)(int64_t n, int64_t ld, const T* a, int64_t a_stride, const T* b,
+                       int64_t b_stride, T* out);
 
   // Chain rule through the normalisation: g = (g - <g, x> x) * inverse_norm, x the unit row.
   void (*normalize_backward)(int64_t n, int64_t ld, const T* x, const T* inverse_norm, T* g);

@@ -102,7 +102,8 @@ class SampledSoftmax {
     std::atomic<bool> safe{true};
     for_each_run_of_items([&](int64_t first, int64_t n) {
       T* inverse = item_inverse_norm_.get() + first;
-      kernels_.square_norms(n, d_, item_stride_, item_row(first), inverse);
+      kernels_.row_products(n, d_, item_row(first), item_stride_, item_row(first), item_stride_,
+                            inverse);
       constexpr T largest = sizeof(T) == 4 ? T(1e30) : T(1e280);
       for (int64_t j = 0; j < n; ++j) {
         const bool extreme = !(inverse[j] < largest && inverse[j] > 1 / largest);
@@ -123,7 +124,7 @@ class SampledSoftmax {
           const T inverse = item_inverse_norm_[j];
           item_square_[j] = inverse == 0 ? 0 : 1 / (inverse * inverse);
         } else {
-          kernels_.square_norms(1, ld_, ld_, item_row(j), &item_square_[j]);
+          kernels_.row_products(1, ld_, item_row(j), ld_, item_row(j), ld_, &item_square_[j]);
         }
       }
     });

@@ -23,13 +23,13 @@
 #include "operators.h"
 #include "rows.h"
 #include "softmax_products.h"
+#include "tile_masks.h"
 
 namespace adaptau {
 namespace {
 
 constexpr double kMaxShiftLag = 10;  // in powers of two
-constexpr int64_t kGroupsPerTask = 4;
-constexpr int64_t kPanelsPerTask = 16;
+constexpr int64_t kGroupsPerTask = 8, kPanelsPerTask = 16;
 constexpr int64_t kGroupsPerBlock = 8;  // their rows stay in the second-level cache
 constexpr int64_t kTasksPerBlock = 8;   // of the first pass, where there are items enough to split
 constexpr int64_t kMostMasked = 256;    // of 2304 in a tile: more are taken out of a tile in memory
@@ -44,9 +44,10 @@ struct GroupState {
 // A worker's scratch.
 template <class T, class Products>
 struct Scratch {
-  Buffer<T> panel, inverse_norm, lane_max, grad;
+  Buffer<T> panel_rows, inverse_norms, lane_max, grad;
+  const T *panel, *inverse_norm;  // of the panel read last
   Buffer<typename Products::Cell> tile;
-  Buffer<int64_t> cursor;
+  TileMasks::Cursor cursor;
   typename Products::Scratch products;
 };
 
@@ -69,6 +70,7 @@ class FusedSoftmax {
         ld_(padded<T>(d_)),
         n_groups_((B_ + kTile - 1) / kTile),
         n_panels_((M_ + kTile - 1) / kTile),
+        masks_(B_, p_.target, p_.masked),
         gradients_(out_.weight != nullptr),
         item_pass_(gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr)),
         products_(kernels_, n_groups_, ld_, item_pass_) {
@@ -76,6 +78,9 @@ class FusedSoftmax {
     one_pass_ = !online_ && out_.unit_loss == nullptr;  // scores are needed for exponentials only
 
     // Everything below depends on the shape and the workspace alone, never on the threads.
+    const int64_t item_bytes = n_panels_ * kTile * ld_ * static_cast<int64_t>(sizeof(T));
+    keep_items_ = n_groups_ > kGroupsPerBlock && item_bytes <= workspace_bytes / 4;
+    if (keep_items_) workspace_bytes -= item_bytes;
     constexpr int64_t line = kRowAlign / static_cast<int64_t>(sizeof(Cell));
     const int64_t fitting =
         (workspace_bytes /
@@ -99,7 +104,7 @@ class FusedSoftmax {
       return;
     }
     prepare_users();
-    if (item_pass_) order_positives();
+    if (keep_items_) prepare_items();
     for (int64_t first = 0; first < n_groups_; first += groups_a_block_) {
       const int64_t last = std::min(first + groups_a_block_, n_groups_);
       user_pass(first, last);
@@ -108,7 +113,7 @@ class FusedSoftmax {
   }
 
  private:
-  int64_t target(int64_t b) const { return p_.target != nullptr ? p_.target[b] : b; }
+  int64_t target(int64_t b) const { return masks_.target(b); }
   int64_t rows_in_group(int64_t g) const { return std::min<int64_t>(kTile, B_ - g * kTile); }
   int64_t items_in_panel(int64_t p) const { return std::min<int64_t>(kTile, M_ - p * kTile); }
   T positive_tau(int64_t b) const {
@@ -144,79 +149,58 @@ class FusedSoftmax {
         T* positive = positives_.get() + b * ld_;
         read_rows(p_.items, target(b), 1, terms_.normalize.item, kernels_, positive, ld_,
                   static_cast<T*>(nullptr));
-        positive_score_[b] = kernels_.dot(d_, users + l * ld_, positive);
         tau_lanes_[b] = terms_.tau[b];
         scale[l] = static_cast<T>(kLog2e / terms_.tau[b]);
       }
+      kernels_.row_products(n, ld_, users, ld_, positives_.get() + first * ld_, ld_,
+                            positive_score_.get() + first);
       products_.set_users(g, n, users, scale);
     });
   }
 
-  // Rows by positive, so that the owner of an item finds the users whose positive it is.
-  void order_positives() {
-    by_positive_.resize(B_);
-    for (int64_t b = 0; b < B_; ++b) by_positive_[b] = b;
-    std::stable_sort(by_positive_.begin(), by_positive_.end(),
-                     [&](int64_t a, int64_t b) { return target(a) < target(b); });
-  }
-
   Worker& scratch(int worker) {
     Worker& s = scratch_[worker];
-    if (s.panel.get() == nullptr) {
-      s.panel = Buffer<T>(kTile * ld_, T(0));
-      s.inverse_norm = Buffer<T>(kTile);
+    if (s.panel_rows.get() == nullptr) {
+      s.panel_rows = Buffer<T>(kTile * ld_);
+      s.inverse_norms = Buffer<T>(kTile);
       s.tile = Buffer<Cell>(kTile * kTile);
       s.lane_max = Buffer<T>(kTile);
       if (item_pass_) s.grad = Buffer<T>(kTile * ld_);
-      s.cursor = Buffer<int64_t>(n_groups_ * kTile);
       s.products = products_.scratch();
     }
     return s;
   }
 
-  void read_panel(int64_t panel, Worker& s) {
+  void read_items(int64_t panel, T* rows, T* inverse_norm) const {
     const int64_t items = items_in_panel(panel);
-    read_rows(p_.items, panel * kTile, items, terms_.normalize.item, kernels_, s.panel.get(), ld_,
-              s.inverse_norm.get());
-    std::fill_n(s.panel.get() + items * ld_, (kTile - items) * ld_, T(0));
-    products_.set_panel(items, s.panel.get(), s.products);
+    read_rows(p_.items, panel * kTile, items, terms_.normalize.item, kernels_, rows, ld_,
+              inverse_norm);
+    std::fill_n(rows + items * ld_, (kTile - items) * ld_, T(0));
   }
-
-  // Cursors into the masked candidates of users [first, last), at the first item of a panel.
-  void seek(int64_t first_user, int64_t last_user, int64_t panel, Worker& s) {
-    if (p_.masked.indptr == nullptr) return;
-    for (int64_t b = first_user; b < last_user; ++b) {
-      const int64_t* begin = p_.masked.indices + p_.masked.indptr[b];
-      const int64_t* end = p_.masked.indices + p_.masked.indptr[b + 1];
-      s.cursor[b] = std::lower_bound(begin, end, panel * kTile) - p_.masked.indices;
-    }
+  void prepare_items() {
+    unit_rows_ = Buffer<T>(n_panels_ * kTile * ld_);
+    unit_inverse_norms_ = Buffer<T>(n_panels_ * kTile);
+    for_each_task(parallel_, n_panels_, [&](int64_t panel, int) {
+      read_items(panel, unit_rows_.get() + panel * kTile * ld_,
+                 unit_inverse_norms_.get() + panel * kTile);
+    });
   }
-
-  // What leaves the tile of a panel and a group: masked candidates and the positives.
-  MaskedScores mask(int64_t panel, int64_t g, uint16_t* at, Worker& s) {
-    const int64_t items = items_in_panel(panel), first = panel * kTile;
-    MaskedScores masked{0, 0, at};
-    auto add = [&](int64_t item, int64_t lane) {
-      masked.rows |= uint64_t{1} << (item - first);
-      at[masked.count++] = static_cast<uint16_t>((item - first) * kTile + lane);
-    };
-    for (int64_t l = 0; l < rows_in_group(g); ++l) {
-      const int64_t b = g * kTile + l, t = target(b);
-      if (t >= first && t < first + items) add(t, l);
-      if (p_.masked.indptr == nullptr) continue;
-      int64_t& cursor = s.cursor[b];
-      for (; cursor < p_.masked.indptr[b + 1] && p_.masked.indices[cursor] < first + items;
-           ++cursor)
-        add(p_.masked.indices[cursor], l);
+  void read_panel(int64_t panel, Worker& s) {
+    if (keep_items_) {
+      s.panel = unit_rows_.get() + panel * kTile * ld_;
+      s.inverse_norm = unit_inverse_norms_.get() + panel * kTile;
+    } else {
+      read_items(panel, s.panel_rows.get(), s.inverse_norms.get());
+      s.panel = s.panel_rows.get(), s.inverse_norm = s.inverse_norms.get();
     }
-    return masked;
+    products_.set_panel(items_in_panel(panel), s.panel, s.products);
   }
 
   // Base-2 scores in memory, what is masked at -inf.
   ExpTile<T> score(int64_t panel, int64_t g, const MaskedScores& masked, const ExpTile<Cell>& out,
                    Worker& s) {
     const int64_t items = items_in_panel(panel), lanes = active_lanes<T>(rows_in_group(g));
-    const ExpTile<T> tile = products_.scores(g, items, lanes, s.panel.get(), out, s.products);
+    const ExpTile<T> tile = products_.scores(g, items, lanes, s.panel, out, s.products);
     for (int64_t m = 0; m < masked.count; ++m)
       tile.cells[masked.at[m] / kTile * tile.stride + masked.at[m] % kTile] =
           -std::numeric_limits<T>::infinity();
@@ -264,15 +248,15 @@ class FusedSoftmax {
     const ExpState<T> lanes_state{state.shift, state.sum, tau_lanes_.get() + g * kTile,
                                   state.unit_shift, state.unit_sum};
     uint16_t at[kTile * kTile];
-    const MaskedScores masked = mask(panel, g, at, s);
+    const MaskedScores masked = masks_.of_tile(panel, items, g, s.cursor, at);
     if (one_pass_ && masked.count <= kMostMasked) {
-      products_.exp_scores(g, items, lanes, s.panel.get(), masked, lanes_state, out, s.products);
+      products_.exp_scores(g, items, lanes, s.panel, masked, lanes_state, out, s.products);
     } else {
       const ExpTile<T> tile = score(panel, g, masked, out, s);
       exponentiate(panel, g, tile, o, state, lanes_state, s);
       products_.keep_tile(items, tile, out, s.products);
     }
-    if (gradients_) products_.add_items(rows_in_group(g), items, out, s.panel.get(), o, s.products);
+    if (gradients_) products_.add_items(rows_in_group(g), items, out, s.panel, o, s.products);
   }
 
   void exponentiate(int64_t panel, int64_t g, const ExpTile<T>& tile, T* o, GroupState<T>& state,
@@ -308,8 +292,9 @@ class FusedSoftmax {
 
   void user_pass(int64_t first_group, int64_t last_group) {
     const int64_t n = last_group - first_group;
+    // every task reads all of its panels: few, large ones, but one for each worker
     const int64_t a_task =
-        std::max<int64_t>(1, std::min(kGroupsPerTask, n * splits_ / (2 * parallel_.workers)));
+        std::max<int64_t>(1, std::min(kGroupsPerTask, n * splits_ / parallel_.workers));
     const int64_t blocks = (n + a_task - 1) / a_task;
     for_each_task(parallel_, blocks * splits_, [&](int64_t task, int worker) {
       Worker& s = scratch(worker);
@@ -320,7 +305,7 @@ class FusedSoftmax {
         reset(first_group + i, state(split, i));
         if (gradients_) std::fill_n(weighted_o(split, i), kTile * ld_, T(0));
       }
-      seek((first_group + i0) * kTile, std::min((first_group + i1) * kTile, B_), p0, s);
+      s.cursor.seek(masks_, first_group + i0, first_group + i1, p0);
       for (int64_t panel = p0; panel < p1; ++panel) {
         read_panel(panel, s);
         for (int64_t i = i0; i < i1; ++i)
@@ -358,14 +343,20 @@ class FusedSoftmax {
 
   void finish_group(int64_t g, const GroupState<T>& state, T* o) {
     Buffer<T> weighted(item_pass_ ? kTile * ld_ : 0);
+    T along[kTile] = {};
+    if (gradients_)
+      kernels_.row_products(rows_in_group(g), ld_, users_.get() + g * kTile * ld_, ld_, o, ld_,
+                            along);
     for (int64_t l = 0; l < rows_in_group(g); ++l)
-      finish_row(g * kTile + l, l, state, o + (gradients_ ? l * ld_ : 0),
+      finish_row(g * kTile + l, l, state, along[l], o + (gradients_ ? l * ld_ : 0),
                  weighted.get() + (item_pass_ ? l * ld_ : 0));
     if (item_pass_) products_.set_weighted(g, rows_in_group(g), weighted.get());
   }
 
   // Loss and the user's side of the gradient, from Z and O.
-  void finish_row(int64_t b, int64_t l, const GroupState<T>& state, T* o, T* weighted) {
+  // user_dot_o = <u^, O>; weighted receives the user's row as the item pass wants it.
+  void finish_row(int64_t b, int64_t l, const GroupState<T>& state, T user_dot_o, T* o,
+                  T* weighted) {
     const double s = positive_score_[b];
     const RowTerms row = finish_losses(
         terms_, b, target(b),
@@ -376,7 +367,7 @@ class FusedSoftmax {
     positive_coefficient_[b] = static_cast<T>(row.positive);
     const T* user = users_.get() + b * ld_;
     const T* positive = positives_.get() + b * ld_;
-    finish_temperatures(terms_, b, row, kernels_.dot(d_, user, o), s, out_);
+    finish_temperatures(terms_, b, row, user_dot_o, s, out_);
     const T from_negatives = static_cast<T>(row.coefficient * row.inv_tau);
     const T from_positive = static_cast<T>(row.positive * row.inv_positive_tau);
     if (item_pass_)
@@ -395,31 +386,26 @@ class FusedSoftmax {
     for_each_task(parallel_, (n_panels_ + a_task - 1) / a_task, [&](int64_t task, int worker) {
       Worker& s = scratch(worker);
       const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
-      if (!stash_) seek(first_group * kTile, first_group * kTile + users, p0, s);
+      if (!stash_) s.cursor.seek(masks_, first_group, last_group, p0);
       for (int64_t panel = p0; panel < p1; ++panel) {
-        if (first) {
-          std::fill_n(s.grad.get(), items_in_panel(panel) * ld_, T(0));
-        } else {
-          add_item_rows(panel, s);
-        }
+        T* grad = open_rows(panel, first, s);
         if (!stash_ || last) read_panel(panel, s);
         if (stash_) {
-          add_tile(panel, first_group, users, stash(0, panel), s);
+          add_tile(panel, first_group, users, stash(0, panel), grad);
         } else {
           for (int64_t g = first_group; g < last_group; ++g)
             add_tile(panel, g, rows_in_group(g), recompute(panel, g, state(0, g - first_group), s),
-                     s);
+                     grad);
         }
-        if (last) finish_items(panel, s);
-        store_item_rows(panel, s);
+        if (last) finish_items(panel, grad, s);
+        close_rows(panel, grad);
       }
     });
   }
 
   // Gradient of a panel's items from users [first group * 48, + n).
-  void add_tile(int64_t panel, int64_t first_group, int64_t n, const ExpTile<Cell>& tile,
-                Worker& s) {
-    products_.add_users(first_group, n, items_in_panel(panel), tile, s.grad.get());
+  void add_tile(int64_t panel, int64_t first_group, int64_t n, const ExpTile<Cell>& tile, T* grad) {
+    products_.add_users(first_group, n, items_in_panel(panel), tile, grad);
     if (out_.grad_log_q != nullptr) add_log_q_gradient(panel, first_group, n, tile);
   }
 
@@ -429,9 +415,9 @@ class FusedSoftmax {
     double unused[kTile] = {};
     const ExpState<T> shifts{const_cast<T*>(state.shift), unused, nullptr, nullptr, nullptr};
     uint16_t at[kTile * kTile];
-    const MaskedScores masked = mask(panel, g, at, s);
+    const MaskedScores masked = masks_.of_tile(panel, items, g, s.cursor, at);
     if (terms_.log_q == nullptr && masked.count <= kMostMasked) {
-      products_.exp_scores(g, items, lanes, s.panel.get(), masked, shifts, out, s.products);
+      products_.exp_scores(g, items, lanes, s.panel, masked, shifts, out, s.products);
       return out;
     }
     const ExpTile<T> tile = score(panel, g, masked, out, s);
@@ -456,30 +442,36 @@ class FusedSoftmax {
   static float as_value(uint16_t cell) { return bf16_to_f32(cell); }
 
   // The positives' share, and the chain rule through the items' normalisation.
-  void finish_items(int64_t panel, Worker& s) {
+  void finish_items(int64_t panel, T* grad, const Worker& s) {
     const int64_t items = items_in_panel(panel), first = panel * kTile;
-    auto next = std::lower_bound(by_positive_.begin(), by_positive_.end(), first,
-                                 [&](int64_t b, int64_t item) { return target(b) < item; });
-    for (; next != by_positive_.end() && target(*next) < first + items; ++next) {
-      const int64_t b = *next;
+    masks_.for_each_positive(first, items, [&](int64_t b) {
       kernels_.axpy(ld_, positive_coefficient_[b] / positive_tau(b), users_.get() + b * ld_,
-                    s.grad.get() + (target(b) - first) * ld_);
+                    grad + (target(b) - first) * ld_);
       if (out_.grad_log_q != nullptr && terms_.denominator == Denominator::all)
         out_.grad_log_q[target(b)] -= positive_coefficient_[b];
-    }
+    });
     if (terms_.normalize.item)
-      kernels_.normalize_backward(items, ld_, s.panel.get(), s.inverse_norm.get(), s.grad.get());
+      kernels_.normalize_backward(items, ld_, s.panel, s.inverse_norm, grad);
   }
 
-  void add_item_rows(int64_t panel, Worker& s) {
-    if (out_.grad_items == nullptr) return;
-    for (int64_t j = 0; j < items_in_panel(panel); ++j)
-      std::copy_n(out_.grad_items + (panel * kTile + j) * d_, d_, s.grad.get() + j * ld_);
+  // The gradient's rows of a panel, padded to ld: in place where they are as long as that.
+  bool rows_in_place() const { return out_.grad_items != nullptr && d_ == ld_; }
+  T* open_rows(int64_t panel, bool first, const Worker& s) {
+    const int64_t items = items_in_panel(panel);
+    T* out = out_.grad_items + (rows_in_place() ? panel * kTile * d_ : 0);
+    T* grad = rows_in_place() ? out : s.grad.get();
+    if (first) {
+      std::fill_n(grad, items * ld_, T(0));
+    } else if (out_.grad_items != nullptr && !rows_in_place()) {
+      for (int64_t j = 0; j < items; ++j)
+        std::copy_n(out_.grad_items + (panel * kTile + j) * d_, d_, grad + j * ld_);
+    }
+    return grad;
   }
-  void store_item_rows(int64_t panel, const Worker& s) {
-    if (out_.grad_items == nullptr) return;
+  void close_rows(int64_t panel, const T* grad) {
+    if (out_.grad_items == nullptr || rows_in_place()) return;
     for (int64_t j = 0; j < items_in_panel(panel); ++j)
-      std::copy_n(s.grad.get() + j * ld_, d_, out_.grad_items + (panel * kTile + j) * d_);
+      std::copy_n(grad + j * ld_, d_, out_.grad_items + (panel * kTile + j) * d_);
   }
 
   const SoftmaxProblem<T>& p_;
@@ -488,18 +480,19 @@ class FusedSoftmax {
   const Parallel& parallel_;
   const Kernels<T>& kernels_;
   const int64_t B_, M_, d_, ld_, n_groups_, n_panels_;
+  const TileMasks masks_;
   const bool gradients_, item_pass_;
-  bool online_, one_pass_, stash_;
+  bool online_, one_pass_, keep_items_, stash_;
   int64_t splits_, groups_a_block_, stash_stride_;
 
   Products products_;
   Buffer<T> users_, positives_;                               // [B, ld] normalised as asked
   Buffer<T> user_inverse_norm_, positive_score_, tau_lanes_;  // [B]
   Buffer<T> coefficient_, positive_coefficient_;              // [B]
-  Buffer<T> weighted_o_;               // [split][block users, ld] O, then dL/du
-  Buffer<Cell> stash_cells_;           // [panel][48][block users]
-  std::vector<GroupState<T>> states_;  // [split][block group]
-  std::vector<int64_t> by_positive_;
+  Buffer<T> unit_rows_, unit_inverse_norms_;  // [M, ld], [M]: where they fit, read once
+  Buffer<T> weighted_o_;                      // [split][block users, ld] O, then dL/du
+  Buffer<Cell> stash_cells_;                  // [panel][48][block users]
+  std::vector<GroupState<T>> states_;         // [split][block group]
   std::vector<Worker> scratch_;
 };
 

@@ -70,6 +70,11 @@ ADAPTAU_INLINE void gemm_tile(int64_t k, const Word<P>* a, int64_t a_row, int64_
                               bool accumulate) {
   using V = Vec<Sum<P>>;
   V acc[MR][NV];
+  ADAPTAU_UNROLL
+  for (int r = 0; r < MR; ++r) {
+    ADAPTAU_UNROLL
+    for (int v = 0; v < NV; ++v) __builtin_prefetch(c + r * ldc + v * simd<Sum<P>>::lanes, 1, 3);
+  }
   multiply_tile<P, MR, NV>(k, a, a_row, a_col, b, ldb, acc);
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {

@@ -119,8 +119,10 @@ void normalize(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* 
       T inverse = 1 / square_root(squares[i]);
       const bool safe =
           squares[i] >= Limits<T>::safe_square && squares[i] <= 1 / Limits<T>::safe_square;
-      for (int64_t k = 0; k < ld; k += W)
+      for (int64_t k = 0; k < ld; k += W) {
         store(unit + k, load<V>(x + i * stride + k) * (safe ? inverse : T(1)));
+        __builtin_prefetch(x + (i + kTile) * stride + k, 0, 2);  // the next panel's
+      }
       if (!safe) inverse = normalize_rescaled(d, unit);
       if (inverse_norm != nullptr) inverse_norm[r + i] = inverse;
     }
@@ -128,12 +130,14 @@ void normalize(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* 
 }
 
 template <class T>
-void square_norms(int64_t n, int64_t d, int64_t stride, const T* x, T* out) {
+void row_products(int64_t n, int64_t ld, const T* a, int64_t a_stride, const T* b, int64_t b_stride,
+                  T* out) {
   constexpr int W = simd<T>::lanes;
-  for (int64_t r = 0; r < n; r += W, x += W * stride) {
+  for (int64_t r = 0; r < n; r += W) {
     const int64_t count = n - r < W ? n - r : W;
-    const Vec<T> squares = row_dots<T>(count, d, x, stride, x, stride);
-    memcpy(out + r, &squares, sizeof(T) * count);
+    const Vec<T> dots =
+        row_dots<T>(count, ld, a + r * a_stride, a_stride, b + r * b_stride, b_stride);
+    memcpy(out + r, &dots, sizeof(T) * count);
   }
 }
 

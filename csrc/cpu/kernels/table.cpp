@@ -47,7 +47,7 @@ namespace ADAPTAU_ISA {
   {ADAPTAU_STRING(ADAPTAU_ISA), \
    gemm<Plain<T>>,              \
    normalize<T>,                \
-   square_norms<T>,             \
+   row_products<T>,             \
    normalize_backward<T>,       \
    exp_scores<T>,               \
    exp_tile<T>,                 \
