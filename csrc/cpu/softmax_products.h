@@ -11,11 +11,14 @@
 
 namespace adaptau {
 
-// Exponentials of one panel and group; `cells` [48][stride] are what the second pass reads.
+constexpr int64_t kPanel = 2 * kTile;  // items at a time: two tiles
+
+// Scores or exponentials of items and users; `cells` are [items][stride].
 template <class Cell>
 struct ExpTile {
   Cell* cells;
   int64_t stride;
+  ExpTile from_item(int64_t item) const { return {cells + item * stride, stride}; }
 };
 
 template <class T>
@@ -35,26 +38,29 @@ class PlainProducts {
   void set_users(int64_t g, int64_t n, const T* rows, const T* scale) {
     pack_group(rows, n, ld_, scale, users_.get() + g * kTile * ld_);
   }
-  void set_panel(int64_t, const T*, Scratch&) const {}
+  void set_panel(const T*, Scratch&) const {}
 
-  void exp_scores(int64_t g, int64_t items, int64_t lanes, const T* panel,
+  // Items [first, first + items) of the panel, a tile; `tile` is theirs.
+  void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const T* panel,
                   const MaskedScores& masked, const ExpState<T>& state, const ExpTile<T>& tile,
                   Scratch&) const {
-    kernels_.exp_scores(items, lanes, ld_, panel, ld_, users_.get() + g * kTile * ld_, masked,
-                        state, tile.cells, tile.stride);
+    kernels_.exp_scores(items, lanes, ld_, panel + first * ld_, ld_, users_.get() + g * kTile * ld_,
+                        masked, state, tile.cells, tile.stride);
   }
   // Scores are made where the exponentials will be: there is nothing left to keep.
-  ExpTile<T> scores(int64_t g, int64_t items, int64_t lanes, const T* panel, const ExpTile<T>& tile,
-                    Scratch&) const {
-    kernels_.gemm(items, lanes, ld_, panel, ld_, 1, users_.get() + g * kTile * ld_, kTile,
-                  tile.cells, tile.stride, false);
+  ExpTile<T> scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const T* panel,
+                    const ExpTile<T>& tile, Scratch&) const {
+    kernels_.gemm(items, lanes, ld_, panel + first * ld_, ld_, 1, users_.get() + g * kTile * ld_,
+                  kTile, tile.cells, tile.stride, false);
     return tile;
   }
-  void keep_tile(int64_t, const ExpTile<T>&, const ExpTile<T>&, Scratch&) const {}
+  void keep_tile(int64_t, int64_t, const ExpTile<T>&, const ExpTile<T>&, Scratch&) const {}
 
-  void add_items(int64_t rows, int64_t items, const ExpTile<T>& tile, const T* panel, T* o,
-                 const Scratch&) const {
-    kernels_.gemm(rows, ld_, items, tile.cells, 1, tile.stride, panel, ld_, o, ld_, true);
+  // Items [first, first + items) of the panel; `tile` is theirs.
+  void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<T>& tile, const T* panel,
+                 T* o, const Scratch&) const {
+    kernels_.gemm(rows, ld_, items, tile.cells, 1, tile.stride, panel + first * ld_, ld_, o, ld_,
+                  true);
   }
   // rows[n, ld]: the users' rows as they enter the items' gradient.
   void set_weighted(int64_t g, int64_t n, const T* rows) {
@@ -90,8 +96,8 @@ class Bf16Products {
         weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
 
   Scratch scratch() const {
-    return {Buffer<int32_t>(kTile * ld_ / 2), Buffer<int32_t>(kTile * ld_ / 2),
-            Buffer<int32_t>(kTile * kTile / 2), Buffer<float>(kTile * kTile)};
+    return {Buffer<int32_t>(kPanel * ld_ / 2), Buffer<int32_t>(kPanel * ld_ / 2),
+            Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
   }
   void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
     Buffer<float> scaled(kTile * ld_, 0.f);
@@ -103,33 +109,34 @@ class Bf16Products {
     pack_group(words.get(), kTile, ld_ / 2, static_cast<const int32_t*>(nullptr),
                users_.get() + g * kTile * ld_ / 2);
   }
-  void set_panel(int64_t, const float* panel, Scratch& s) const {
-    kernels_.round_rows(kTile, ld_, panel, ld_, reinterpret_cast<uint16_t*>(s.rounded_panel.get()),
+  void set_panel(const float* panel, Scratch& s) const {
+    kernels_.round_rows(kPanel, ld_, panel, ld_, reinterpret_cast<uint16_t*>(s.rounded_panel.get()),
                         ld_, s.paired_panel.get());
   }
 
-  void exp_scores(int64_t g, int64_t items, int64_t lanes, const float*, const MaskedScores& masked,
-                  const ExpState<float>& state, const ExpTile<uint16_t>& tile, Scratch& s) const {
-    kernels_.exp_scores_bf16(items, lanes, ld_ / 2, s.rounded_panel.get(), ld_ / 2,
-                             users_.get() + g * kTile * ld_ / 2, masked, state, tile.cells,
-                             tile.stride, s.paired_tile.get());
+  void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const float*,
+                  const MaskedScores& masked, const ExpState<float>& state,
+                  const ExpTile<uint16_t>& tile, Scratch& s) const {
+    kernels_.exp_scores_bf16(items, lanes, ld_ / 2, s.rounded_panel.get() + first * ld_ / 2,
+                             ld_ / 2, users_.get() + g * kTile * ld_ / 2, masked, state, tile.cells,
+                             tile.stride, s.paired_tile.get() + first / 2 * kTile);
   }
-  ExpTile<float> scores(int64_t g, int64_t items, int64_t lanes, const float*,
+  ExpTile<float> scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const float*,
                         const ExpTile<uint16_t>&, Scratch& s) const {
-    kernels_.gemm_bf16(items, lanes, ld_ / 2, s.rounded_panel.get(), ld_ / 2, 1,
+    kernels_.gemm_bf16(items, lanes, ld_ / 2, s.rounded_panel.get() + first * ld_ / 2, ld_ / 2, 1,
                        users_.get() + g * kTile * ld_ / 2, kTile, s.scores.get(), kTile, false);
     return {s.scores.get(), kTile};
   }
-  void keep_tile(int64_t items, const ExpTile<float>& from, const ExpTile<uint16_t>& to,
-                 Scratch& s) const {
+  void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
+                 const ExpTile<uint16_t>& to, Scratch& s) const {
     kernels_.round_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
-                        s.paired_tile.get());
+                        s.paired_tile.get() + first / 2 * kTile);
   }
 
-  void add_items(int64_t rows, int64_t items, const ExpTile<uint16_t>&, const float*, float* o,
-                 const Scratch& s) const {
-    kernels_.gemm_bf16(rows, ld_, (items + 1) / 2, s.paired_tile.get(), 1, kTile,
-                       s.paired_panel.get(), ld_, o, ld_, true);
+  void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<uint16_t>&, const float*,
+                 float* o, const Scratch& s) const {
+    kernels_.gemm_bf16(rows, ld_, (items + 1) / 2, s.paired_tile.get() + first / 2 * kTile, 1,
+                       kTile, s.paired_panel.get() + first / 2 * ld_, ld_, o, ld_, true);
   }
   void set_weighted(int64_t g, int64_t n, const float* rows) {
     std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);

@@ -1,5 +1,5 @@
 // Which scores leave the tiles of the soft-max loss: each user's positive, and its masked
-// candidates. Tiles are visited panel by panel, so a cursor a user is enough to find them.
+// candidates. Tiles are visited in the order of items, so a cursor a user is enough to find them.
 #pragma once
 
 #include <algorithm>
@@ -35,12 +35,11 @@ class TileMasks {
     for (; user != users_.end() && target(*user) < first + n; ++user) f(*user);
   }
 
-  // A worker's place in the groups [first_group, last_group), which then goes forward panel by
-  // panel.
+  // A worker's place in the groups [first_group, last_group), which then goes forward tile by
+  // tile.
   class Cursor {
    public:
-    void seek(const TileMasks& masks, int64_t first_group, int64_t last_group, int64_t panel) {
-      const int64_t item = panel * kTile;
+    void seek(const TileMasks& masks, int64_t first_group, int64_t last_group, int64_t item) {
       const int64_t last = std::min(last_group * kTile, masks.n_users_);
       first_ = first_group * kTile;
       positive_.assign(last_group - first_group, 0);
@@ -63,10 +62,10 @@ class TileMasks {
     std::vector<int64_t> masked_;    // of each user, in masked.indices
   };
 
-  // The tile of a panel of `items` items and group g, into at[48 * 48].
-  MaskedScores of_tile(int64_t panel, int64_t items, int64_t g, Cursor& cursor,
+  // The tile of items [first, first + items) and group g, into at[48 * 48].
+  MaskedScores of_tile(int64_t first, int64_t items, int64_t g, Cursor& cursor,
                        uint16_t* at) const {
-    const int64_t first = panel * kTile, end = first + items, b0 = g * kTile;
+    const int64_t end = first + items, b0 = g * kTile;
     MaskedScores masked{0, 0, at};
     auto add = [&](int64_t item, int64_t lane) {
       masked.rows |= uint64_t{1} << (item - first);
