@@ -146,16 +146,17 @@ struct Kernels {
   double (*multiply_add_rate)(int64_t rounds);
 
   // Products of bfloat16 pairs (kernels/bf16.inl); nullptr at levels without the instruction. As
-  // gemm and exp_scores, with k, strides and ldb counting words of two.
+  // gemm and exp_scores, with k, strides and ldb counting words of two; scores are multiplied by
+  // their item's correction.
   void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const int32_t* a, int64_t a_row, int64_t a_col,
                     const int32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
   void (*exp_scores_bf16)(int64_t items, int64_t lanes, int64_t k, const int32_t* rows,
-                          int64_t row_stride, const int32_t* users, const MaskedScores& masked,
-                          const ExpState<float>& state, uint16_t* rounded, int64_t stride,
-                          int32_t* paired);
-  // x[n, ld] -> rounded[n][ld] and paired[(n + 1) / 2][ld]; either may be nullptr.
+                          int64_t row_stride, const float* correction, const int32_t* users,
+                          const MaskedScores& masked, const ExpState<float>& state,
+                          uint16_t* rounded, int64_t stride, int32_t* paired);
+  // x[n, ld] -> rounded[n][ld], paired[(n + 1) / 2][ld], correction[n]; each may be nullptr.
   void (*round_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
-                     int64_t rounded_stride, int32_t* paired);
+                     int64_t rounded_stride, int32_t* paired, float* correction);
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
   int int8_user_limit;  // largest |q| of a user, also the offset - 1: 63, or 127 with VNNI

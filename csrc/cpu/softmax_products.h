@@ -36,7 +36,7 @@ class PlainProducts {
   Scratch scratch() const { return {}; }
   // rows[n, ld] of group g, to be scored times scale[row].
   void set_users(int64_t g, int64_t n, const T* rows, const T* scale) {
-    pack_group(rows, n, ld_, scale, users_.get() + g * kTile * ld_);
+    pack_group(rows, n, ld_, scale, users_of(g));
   }
   void set_panel(const T*, Scratch&) const {}
 
@@ -44,14 +44,14 @@ class PlainProducts {
   void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const T* panel,
                   const MaskedScores& masked, const ExpState<T>& state, const ExpTile<T>& tile,
                   Scratch&) const {
-    kernels_.exp_scores(items, lanes, ld_, panel + first * ld_, ld_, users_.get() + g * kTile * ld_,
-                        masked, state, tile.cells, tile.stride);
+    kernels_.exp_scores(items, lanes, ld_, panel + first * ld_, ld_, users_of(g), masked, state,
+                        tile.cells, tile.stride);
   }
   // Scores are made where the exponentials will be: there is nothing left to keep.
   ExpTile<T> scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const T* panel,
                     const ExpTile<T>& tile, Scratch&) const {
-    kernels_.gemm(items, lanes, ld_, panel + first * ld_, ld_, 1, users_.get() + g * kTile * ld_,
-                  kTile, tile.cells, tile.stride, false);
+    kernels_.gemm(items, lanes, ld_, panel + first * ld_, ld_, 1, users_of(g), kTile, tile.cells,
+                  tile.stride, false);
     return tile;
   }
   void keep_tile(int64_t, int64_t, const ExpTile<T>&, const ExpTile<T>&, Scratch&) const {}
@@ -74,6 +74,8 @@ class PlainProducts {
   }
 
  private:
+  T* users_of(int64_t g) const { return users_.get() + g * kTile * ld_; }
+
   const Kernels<T>& kernels_;
   int64_t ld_;
   Buffer<T> users_;     // [group][ld][48] times k log2 e
@@ -86,7 +88,7 @@ class Bf16Products {
   // Users, panel and exponentials a worker has at hand, rounded.
   struct Scratch {
     Buffer<int32_t> rounded_panel, paired_panel, paired_tile;
-    Buffer<float> scores;
+    Buffer<float> correction, scores;
   };
 
   Bf16Products(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
@@ -97,7 +99,8 @@ class Bf16Products {
 
   Scratch scratch() const {
     return {Buffer<int32_t>(kPanel * ld_ / 2), Buffer<int32_t>(kPanel * ld_ / 2),
-            Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
+            Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kPanel),
+            Buffer<float>(kTile * kTile)};
   }
   void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
     Buffer<float> scaled(kTile * ld_, 0.f);
@@ -105,32 +108,33 @@ class Bf16Products {
       for (int64_t k = 0; k < ld_; ++k) scaled[l * ld_ + k] = rows[l * ld_ + k] * scale[l];
     Buffer<int32_t> words(kTile * ld_ / 2);
     kernels_.round_rows(kTile, ld_, scaled.get(), ld_, reinterpret_cast<uint16_t*>(words.get()),
-                        ld_, nullptr);
-    pack_group(words.get(), kTile, ld_ / 2, static_cast<const int32_t*>(nullptr),
-               users_.get() + g * kTile * ld_ / 2);
+                        ld_, nullptr, nullptr);
+    pack_group(words.get(), kTile, ld_ / 2, static_cast<const int32_t*>(nullptr), users_of(g));
   }
   void set_panel(const float* panel, Scratch& s) const {
     kernels_.round_rows(kPanel, ld_, panel, ld_, reinterpret_cast<uint16_t*>(s.rounded_panel.get()),
-                        ld_, s.paired_panel.get());
+                        ld_, s.paired_panel.get(), s.correction.get());
   }
 
   void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const float*,
                   const MaskedScores& masked, const ExpState<float>& state,
                   const ExpTile<uint16_t>& tile, Scratch& s) const {
     kernels_.exp_scores_bf16(items, lanes, ld_ / 2, s.rounded_panel.get() + first * ld_ / 2,
-                             ld_ / 2, users_.get() + g * kTile * ld_ / 2, masked, state, tile.cells,
-                             tile.stride, s.paired_tile.get() + first / 2 * kTile);
+                             ld_ / 2, s.correction.get() + first, users_of(g), masked, state,
+                             tile.cells, tile.stride, s.paired_tile.get() + first / 2 * kTile);
   }
   ExpTile<float> scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const float*,
                         const ExpTile<uint16_t>&, Scratch& s) const {
     kernels_.gemm_bf16(items, lanes, ld_ / 2, s.rounded_panel.get() + first * ld_ / 2, ld_ / 2, 1,
-                       users_.get() + g * kTile * ld_ / 2, kTile, s.scores.get(), kTile, false);
+                       users_of(g), kTile, s.scores.get(), kTile, false);
+    for (int64_t j = 0; j < items; ++j)
+      for (int64_t l = 0; l < lanes; ++l) s.scores[j * kTile + l] *= s.correction[first + j];
     return {s.scores.get(), kTile};
   }
   void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
                  const ExpTile<uint16_t>& to, Scratch& s) const {
     kernels_.round_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
-                        s.paired_tile.get() + first / 2 * kTile);
+                        s.paired_tile.get() + first / 2 * kTile, nullptr);
   }
 
   void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<uint16_t>&, const float*,
@@ -140,7 +144,8 @@ class Bf16Products {
   }
   void set_weighted(int64_t g, int64_t n, const float* rows) {
     std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);
-    kernels_.round_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2);
+    kernels_.round_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2,
+                        nullptr);
   }
   void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<uint16_t>& tile,
                  float* grad) const {
@@ -150,6 +155,8 @@ class Bf16Products {
   }
 
  private:
+  int32_t* users_of(int64_t g) const { return users_.get() + g * kTile * ld_ / 2; }
+
   const Kernels<float>& kernels_;
   int64_t ld_;
   Buffer<int32_t> users_;     // [group][ld / 2][48] words of two, times k log2 e

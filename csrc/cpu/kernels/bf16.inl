@@ -26,6 +26,10 @@ struct PairedTile {
   uint16_t* rounded;  // [48][stride]
   int64_t stride;
   int32_t* paired;  // [24][48]
+  const float* correction;
+  ADAPTAU_INLINE Vec<float> exponent(int64_t item, Vec<float> score, Vec<float> shift) const {
+    return score * correction[item] - shift;
+  }
   template <int MR, int NV>
   ADAPTAU_INLINE void store_rows(int64_t j, int64_t l, const Vec<float> (&e)[MR][NV]) const {
     ADAPTAU_UNROLL
@@ -44,25 +48,46 @@ struct PairedTile {
 };
 
 void exp_scores_bf16(int64_t items, int64_t lanes, int64_t k, const int32_t* rows,
-                     int64_t row_stride, const int32_t* users, const MaskedScores& masked,
-                     const ExpState<float>& state, uint16_t* rounded, int64_t stride,
-                     int32_t* paired) {
+                     int64_t row_stride, const float* correction, const int32_t* users,
+                     const MaskedScores& masked, const ExpState<float>& state, uint16_t* rounded,
+                     int64_t stride, int32_t* paired) {
   exp_scores_to<Pairs>(items, lanes, k, rows, row_stride, users, masked, state,
-                       PairedTile{rounded, stride, paired});
+                       PairedTile{rounded, stride, paired, correction});
+}
+
+// Rounding makes a row longer or shorter along itself, and then every score near it is off the same
+// way: with scores times <x, x> / <x, rounded x> that part of the error is gone, the largest one
+// in the gradient of an item.
+ADAPTAU_INLINE float row_correction(int64_t ld, const float* x) {
+  Vec<float> along{}, square{};
+  for (int64_t k = 0; k < ld; k += 16) {
+    const Vec<float> v = load<Vec<float>>(x + k);
+    const __m512i words =
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v)), 16);
+    along += v * (Vec<float>)words;
+    square += v * v;
+  }
+  const float c = sum_lanes<float>(square) / sum_lanes<float>(along);
+  return c > 0.99f && c < 1.01f ? c : 1.f;  // 1 for rows of zeros, subnormals or NaN
 }
 
 void round_rows(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
-                int64_t rounded_stride, int32_t* paired) {
-  for (int64_t j = 0; j < n; j += 2)
+                int64_t rounded_stride, int32_t* paired, float* correction) {
+  for (int64_t j = 0; j < n; j += 2) {
+    const bool both = j + 1 < n;
     for (int64_t k = 0; k < ld; k += 16) {
       const Vec<float> a = load<Vec<float>>(x + j * stride + k);
-      const Vec<float> b = j + 1 < n ? load<Vec<float>>(x + (j + 1) * stride + k) : Vec<float>{};
+      const Vec<float> b = both ? load<Vec<float>>(x + (j + 1) * stride + k) : Vec<float>{};
       if (rounded != nullptr) {
         store_rounded(rounded + j * rounded_stride + k, a);
-        if (j + 1 < n) store_rounded(rounded + (j + 1) * rounded_stride + k, b);
+        if (both) store_rounded(rounded + (j + 1) * rounded_stride + k, b);
       }
       if (paired != nullptr) store(paired + j / 2 * ld + k, interleave(a, b));
     }
+    if (correction == nullptr) continue;
+    correction[j] = row_correction(ld, x + j * stride);
+    if (both) correction[j + 1] = row_correction(ld, x + (j + 1) * stride);
+  }
 }
 
 #define ADAPTAU_BF16_TABLE gemm<Pairs>, exp_scores_bf16, round_rows

@@ -65,6 +65,9 @@ template <class T>
 struct PlainTile {
   T* rows;
   int64_t stride;
+  ADAPTAU_INLINE Vec<T> exponent(int64_t, Vec<T> score, Vec<T> shift) const {
+    return score - shift;
+  }
   template <int MR, int NV>
   ADAPTAU_INLINE void store_rows(int64_t j, int64_t l, const Vec<T> (&e)[MR][NV]) const {
     ADAPTAU_UNROLL
@@ -121,7 +124,7 @@ ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t 
     V sum = load<V>(part + l + v * W);
     ADAPTAU_UNROLL
     for (int r = 0; r < MR; ++r) {
-      e[r][v] = exp2<T>(e[r][v] - s);
+      e[r][v] = exp2<T>(tile.exponent(j + r, e[r][v], s));
       sum += e[r][v];
     }
     store(part + l + v * W, sum);
