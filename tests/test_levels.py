@@ -49,6 +49,7 @@ def test_losses_at_level(level: str) -> None:
     tests = [
         "tests/test_fused_softmax.py::test_temperatures",
         "tests/test_fused_softmax.py::test_odd_shapes",
+        "tests/test_precision.py",
         "tests/test_sampled_softmax.py::test_options_and_dtypes",
         "tests/test_retrieval.py::test_order_is_total_with_ties_nan_and_infinities",
         "tests/test_retrieval.py::test_ranks_agree_with_topk",

@@ -69,8 +69,8 @@ class ExpTiles {
 
   // Exponentials of a tile into `out`, sums into the state. Where a shift moves, the rows of O
   // (nullptr: none) are rescaled: they must hold every earlier tile.
-  void make(const TilePlace& at, const T* panel, const ExpTile<Cell>& out, T* o, int64_t ld,
-            GroupState<T>& state, Worker& w) const {
+  void make(const TilePlace& at, const typename Products::Panel& panel, const ExpTile<Cell>& out,
+            T* o, int64_t ld, GroupState<T>& state, Worker& w) const {
     const ExpState<T> lanes{state.shift, state.sum, tau_.get() + at.g * kTile, state.unit_shift,
                             state.unit_sum};
     uint16_t places[kTile * kTile];
@@ -102,7 +102,7 @@ class ExpTiles {
   }
 
   // The same exponentials once more, with shifts that are final.
-  void remake(const TilePlace& at, const T* panel, const ExpTile<Cell>& out,
+  void remake(const TilePlace& at, const typename Products::Panel& panel, const ExpTile<Cell>& out,
               const GroupState<T>& state, Worker& w) const {
     double unused[kTile] = {};
     const ExpState<T> lanes{const_cast<T*>(state.shift), unused, nullptr, nullptr, nullptr};
@@ -124,8 +124,8 @@ class ExpTiles {
   int64_t active(int64_t g) const { return active_lanes<T>(users(g)); }
 
   // Base-2 scores in memory, what is masked at -inf.
-  ExpTile<T> score(const TilePlace& at, const T* panel, const MaskedScores& masked,
-                   const ExpTile<Cell>& out, Worker& w) const {
+  ExpTile<T> score(const TilePlace& at, const typename Products::Panel& panel,
+                   const MaskedScores& masked, const ExpTile<Cell>& out, Worker& w) const {
     const ExpTile<T> tile =
         products_.scores(at.g, at.row, at.items, active(at.g), panel, out, w.products);
     for (int64_t m = 0; m < masked.count; ++m)

@@ -42,6 +42,13 @@ struct MaskedScores {
   const uint16_t* at;  // [count]
 };
 
+// Rows as 16-bit integers, two a word, and what one of them stands for: item rows [48][k], or users
+// packed [k][48].
+struct Int16Factors {
+  const int32_t* words;
+  const float* scale;
+};
+
 // Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]). Rows of
 // users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector
 // length.
@@ -145,18 +152,23 @@ struct Kernels {
   // by; returns the floating-point operations done.
   double (*multiply_add_rate)(int64_t rounds);
 
-  // Products of bfloat16 pairs (kernels/bf16.inl); nullptr at levels without the instruction. As
-  // gemm and exp_scores, with k, strides and ldb counting words of two; scores are multiplied by
-  // their item's correction.
+  // Products of 16-bit pairs (kernels/bf16.inl); nullptr at levels without the instructions. As
+  // gemm and exp_scores, with k, strides and ldb counting words of two.
   void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const int32_t* a, int64_t a_row, int64_t a_col,
                     const int32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
-  void (*exp_scores_bf16)(int64_t items, int64_t lanes, int64_t k, const int32_t* rows,
-                          int64_t row_stride, const float* correction, const int32_t* users,
-                          const MaskedScores& masked, const ExpState<float>& state,
-                          uint16_t* rounded, int64_t stride, int32_t* paired);
-  // x[n, ld] -> rounded[n][ld], paired[(n + 1) / 2][ld], correction[n]; each may be nullptr.
-  void (*round_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
-                     int64_t rounded_stride, int32_t* paired, float* correction);
+  void (*exp_scores_int16)(int64_t items, int64_t lanes, int64_t k, const Int16Factors& rows,
+                           const Int16Factors& users, const MaskedScores& masked,
+                           const ExpState<float>& state, uint16_t* rounded, int64_t stride,
+                           int32_t* paired);
+  // The scores alone, tile[48][48].
+  void (*scores_int16)(int64_t items, int64_t lanes, int64_t k, const Int16Factors& rows,
+                       const Int16Factors& users, float* tile);
+  // x[n, ld] = scale * out[n][ld]
+  void (*int16_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, int16_t* out,
+                     float* scale);
+  // x[n, ld] -> rounded[n][ld] (or nullptr) and paired[(n + 1) / 2][ld]
+  void (*bf16_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
+                    int64_t rounded_stride, int32_t* paired);
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
   int int8_user_limit;  // largest |q| of a user, also the offset - 1: 63, or 127 with VNNI

@@ -25,10 +25,14 @@ template <class T, class Products>
 class FusedSoftmax {
   using Cell = typename Products::Cell;
 
+  struct Panel {
+    Buffer<T> rows, inverse_norm;  // [96, ld] normalised as asked, zero beyond the items; [96]
+    typename Products::Panel factors;
+  };
   struct Worker {
-    Buffer<T> panel_rows, inverse_norms, grad;
-    const T *panel, *inverse_norm;  // of the panel read last
-    Buffer<Cell> cells;             // exponentials of a panel and a group, where nothing is stashed
+    Panel panel;
+    Buffer<T> grad;
+    Buffer<Cell> cells;  // exponentials of a panel and a group, where nothing is stashed
     typename ExpTiles<T, Products>::Worker tiles;
   };
 
@@ -133,37 +137,35 @@ class FusedSoftmax {
 
   Worker& worker(int index) {
     Worker& w = workers_[index];
-    if (w.panel_rows.get() != nullptr) return w;
-    w.panel_rows = Buffer<T>(kPanel * ld_);
-    w.inverse_norms = Buffer<T>(kPanel);
+    if (w.cells.get() != nullptr) return w;
+    w.panel = new_panel();
     w.cells = Buffer<Cell>(kPanel * kTile);
     if (item_pass_) w.grad = Buffer<T>(kPanel * ld_);
     w.tiles.products = products_.scratch();
     return w;
   }
 
-  void read_items(int64_t panel, T* rows, T* inverse_norm) const {
-    const int64_t items = items_in_panel(panel);
-    read_rows(p_.items, panel * kPanel, items, terms_.normalize.item, kernels_, rows, ld_,
-              inverse_norm);
-    std::fill_n(rows + items * ld_, (kPanel - items) * ld_, T(0));
+  Panel new_panel() const {
+    return {Buffer<T>(kPanel * ld_), Buffer<T>(kPanel), products_.panel()};
+  }
+  void read_items(int64_t p, Panel& panel) const {
+    const int64_t items = items_in_panel(p);
+    read_rows(p_.items, p * kPanel, items, terms_.normalize.item, kernels_, panel.rows.get(), ld_,
+              panel.inverse_norm.get());
+    std::fill_n(panel.rows.get() + items * ld_, (kPanel - items) * ld_, T(0));
+    products_.set_panel(panel.rows.get(), panel.factors);
   }
   void prepare_items() {
-    unit_rows_ = Buffer<T>(n_panels_ * kPanel * ld_);
-    unit_inverse_norms_ = Buffer<T>(n_panels_ * kPanel);
-    for_each_task(parallel_, n_panels_, [&](int64_t panel, int) {
-      read_items(panel, unit_rows_.get() + panel * kPanel * ld_,
-                 unit_inverse_norms_.get() + panel * kPanel);
+    panels_.resize(n_panels_);
+    for_each_task(parallel_, n_panels_, [&](int64_t p, int) {
+      panels_[p] = new_panel();
+      read_items(p, panels_[p]);
     });
   }
-  void read_panel(int64_t panel, Worker& w) {
-    if (keep_items_) {
-      w.panel = unit_rows_.get() + panel * kPanel * ld_;
-      w.inverse_norm = unit_inverse_norms_.get() + panel * kPanel;
-    } else {
-      read_items(panel, w.panel_rows.get(), w.inverse_norms.get());
-      w.panel = w.panel_rows.get(), w.inverse_norm = w.inverse_norms.get();
-    }
+  const Panel& panel(int64_t p, Worker& w) const {
+    if (keep_items_) return panels_[p];
+    read_items(p, w.panel);
+    return w.panel;
   }
 
   // f(place, its exponentials) for the tiles of a panel and a group.
@@ -200,12 +202,11 @@ class FusedSoftmax {
         if (gradients_) std::fill_n(weighted_o(split, i), kTile * ld_, T(0));
       }
       w.tiles.cursor.seek(masks_, first_group + i0, first_group + i1, p0 * kPanel);
-      for (int64_t panel = p0; panel < p1; ++panel) {
-        read_panel(panel, w);
-        products_.set_panel(w.panel, w.tiles.products);
+      for (int64_t p = p0; p < p1; ++p) {
+        const Panel& items = panel(p, w);
         for (int64_t i = i0; i < i1; ++i) {
-          const ExpTile<Cell> out = stash_ ? stash(i, panel) : ExpTile<Cell>{w.cells.get(), kTile};
-          accumulate(panel, first_group + i, out, weighted_o(split, i), state(split, i), w);
+          const ExpTile<Cell> out = stash_ ? stash(i, p) : ExpTile<Cell>{w.cells.get(), kTile};
+          accumulate(p, items, first_group + i, out, weighted_o(split, i), state(split, i), w);
         }
       }
     });
@@ -219,15 +220,16 @@ class FusedSoftmax {
   }
 
   // A panel and a group: exponentials, sums, O.
-  void accumulate(int64_t panel, int64_t g, const ExpTile<Cell>& out, T* o, GroupState<T>& state,
-                  Worker& w) {
-    for_each_tile(panel, g, out, [&](const TilePlace& at, const ExpTile<Cell>& tile) {
-      tiles_.make(at, w.panel, tile, o, ld_, state, w.tiles);
+  void accumulate(int64_t p, const Panel& items, int64_t g, const ExpTile<Cell>& out, T* o,
+                  GroupState<T>& state, Worker& w) {
+    for_each_tile(p, g, out, [&](const TilePlace& at, const ExpTile<Cell>& tile) {
+      tiles_.make(at, items.factors, tile, o, ld_, state, w.tiles);
       if (tiles_.online() && gradients_)  // before the next tile moves the shift
-        products_.add_items(rows_in_group(g), at.row, at.items, tile, w.panel, o, w.tiles.products);
+        products_.add_items(rows_in_group(g), at.row, at.items, tile, items.factors, o,
+                            w.tiles.products);
     });
     if (!tiles_.online() && gradients_)
-      products_.add_items(rows_in_group(g), 0, items_in_panel(panel), out, w.panel, o,
+      products_.add_items(rows_in_group(g), 0, items_in_panel(p), out, items.factors, o,
                           w.tiles.products);
   }
 
@@ -278,23 +280,22 @@ class FusedSoftmax {
       Worker& w = worker(index);
       const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
       if (!stash_) w.tiles.cursor.seek(masks_, first_group, last_group, p0 * kPanel);
-      for (int64_t panel = p0; panel < p1; ++panel) {
-        T* grad = open_rows(panel, first, w);
-        if (!stash_ || last) read_panel(panel, w);
+      for (int64_t p = p0; p < p1; ++p) {
+        T* grad = open_rows(p, first, w);
+        const Panel* items = !stash_ || last ? &panel(p, w) : nullptr;
         if (stash_) {
-          add_users(panel, first_group, users, stash(0, panel), grad);
+          add_users(p, first_group, users, stash(0, p), grad);
         } else {
-          products_.set_panel(w.panel, w.tiles.products);
           for (int64_t g = first_group; g < last_group; ++g) {
             const ExpTile<Cell> out{w.cells.get(), kTile};
-            for_each_tile(panel, g, out, [&](const TilePlace& at, const ExpTile<Cell>& tile) {
-              tiles_.remake(at, w.panel, tile, state(0, g - first_group), w.tiles);
+            for_each_tile(p, g, out, [&](const TilePlace& at, const ExpTile<Cell>& tile) {
+              tiles_.remake(at, items->factors, tile, state(0, g - first_group), w.tiles);
             });
-            add_users(panel, g, rows_in_group(g), out, grad);
+            add_users(p, g, rows_in_group(g), out, grad);
           }
         }
-        if (last) finish_items(panel, grad, w);
-        close_rows(panel, grad);
+        if (last) finish_items(p, *items, grad);
+        close_rows(p, grad);
       }
     });
   }
@@ -317,8 +318,8 @@ class FusedSoftmax {
   static float as_value(uint16_t cell) { return bf16_to_f32(cell); }
 
   // The positives' share, and the chain rule through the items' normalisation.
-  void finish_items(int64_t panel, T* grad, const Worker& w) {
-    const int64_t items = items_in_panel(panel), first = panel * kPanel;
+  void finish_items(int64_t p, const Panel& panel, T* grad) {
+    const int64_t items = items_in_panel(p), first = p * kPanel;
     masks_.for_each_positive(first, items, [&](int64_t b) {
       kernels_.axpy(ld_, positive_coefficient_[b] / positive_tau(b), users_.get() + b * ld_,
                     grad + (target(b) - first) * ld_);
@@ -326,7 +327,7 @@ class FusedSoftmax {
         out_.grad_log_q[target(b)] -= positive_coefficient_[b];
     });
     if (terms_.normalize.item)
-      kernels_.normalize_backward(items, ld_, w.panel, w.inverse_norm, grad);
+      kernels_.normalize_backward(items, ld_, panel.rows.get(), panel.inverse_norm.get(), grad);
   }
 
   // The gradient's rows of a panel, padded to ld: in place where they are as long as that.
@@ -364,10 +365,10 @@ class FusedSoftmax {
   Buffer<T> users_, positives_;                   // [B, ld] normalised as asked
   Buffer<T> user_inverse_norm_, positive_score_;  // [B]
   Buffer<T> coefficient_, positive_coefficient_;  // [B]
-  Buffer<T> unit_rows_, unit_inverse_norms_;      // [M, ld], [M]: where they fit, read once
   Buffer<T> weighted_o_;                          // [split][block users, ld] O, then dL/du
   Buffer<Cell> stash_cells_;                      // [panel][96][block users]
   std::vector<GroupState<T>> states_;             // [split][block group]
+  std::vector<Panel> panels_;                     // where they fit, read once
   std::vector<Worker> workers_;
 };
 

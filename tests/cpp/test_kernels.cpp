@@ -1,4 +1,5 @@
 // Each micro-kernel of one instruction set against plain loops in double.
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 
@@ -92,6 +93,129 @@ void exponentials(const Kernels<T>& kernels) {
   CHECK(top[5] == x[47 * 48 + 5]);
 }
 
+// Scores -> exponentials in one go: every strip width, masks, rows beyond the items.
+template <class T>
+void exponentials_of_scores(const Kernels<T>& kernels) {
+  for (int64_t items : {1, 5, 8, 13, 48})
+    for (int64_t lanes : {16, 32, 48})
+      for (int64_t k : {1, 20, 64}) {
+        const int64_t stride = 48 + 32;
+        const auto rows = random_values<T>(48 * k, 11, 0.3), users = random_values<T>(k * 48, 12);
+        std::vector<T> tile(48 * stride, T(-7)), shift(48);
+        for (int l = 0; l < 48; ++l) shift[l] = static_cast<T>(l) / 8;
+        std::vector<double> sum(48, 1.0);
+        std::vector<uint16_t> masked;
+        uint64_t masked_rows = 0;
+        for (int64_t i = 3; i < items * 48; i += 77)
+          if (i % 48 < lanes)
+            masked.push_back(static_cast<uint16_t>(i)), masked_rows |= uint64_t{1} << i / 48;
+        const ExpState<T> state{shift.data(), sum.data(), nullptr, nullptr, nullptr};
+        kernels.exp_scores(items, lanes, k, rows.data(), k, users.data(),
+                           {masked_rows, static_cast<int64_t>(masked.size()), masked.data()}, state,
+                           tile.data(), stride);
+        for (int64_t l = 0; l < lanes; ++l) {
+          double expected_sum = 1;
+          for (int64_t j = 0; j < items; ++j) {
+            double score = 0, size = 0;
+            for (int64_t i = 0; i < k; ++i) {
+              const double term = static_cast<double>(rows[j * k + i]) * users[i * 48 + l];
+              score += term, size += std::abs(term);
+            }
+            const bool out = std::count(masked.begin(), masked.end(), j * 48 + l) != 0;
+            const double expected = out ? 0 : std::exp2(score - shift[l]);
+            // an error of the exponent, which |shift| magnifies too, is one of the logarithm
+            const double budget = (2 * (k + 1) * (size + shift[l]) + 6) * roundoff<T>();
+            CHECK_NEAR(tile[j * stride + l], expected, budget * expected);
+            expected_sum += expected;
+          }
+          CHECK_NEAR(sum[l], expected_sum, expected_sum * (k + 60) * 8 * roundoff<T>());
+          CHECK(tile[48 + l % 32] == T(-7));  // beyond the lanes
+        }
+      }
+}
+
+// 16-bit factors, where the level has them: rows are right to their stated precision, and the
+// products to that of the rows.
+void products_of_pairs(const Kernels<float>& kernels) {
+  if (kernels.gemm_bf16 == nullptr) return;
+  const int64_t n = 47, ld = 64;
+  auto x = random_values<float>(48 * ld, 13), u = random_values<float>(48 * ld, 14);
+  std::fill_n(x.begin() + 5 * ld, ld, 0.f);
+  x[6 * ld + 3] = std::numeric_limits<float>::infinity();
+  for (int64_t k = 0; k < ld; ++k) x[7 * ld + k] *= 1e-30f, x[8 * ld + k] *= 1e30f;
+
+  std::vector<int16_t> q(48 * ld), qu(48 * ld);
+  std::vector<float> scale(48), user_scale(48);
+  kernels.int16_rows(48, ld, x.data(), ld, q.data(), scale.data());
+  kernels.int16_rows(48, ld, u.data(), ld, qu.data(), user_scale.data());
+  CHECK(scale[5] > 0 && std::isnan(scale[6]));
+  for (int64_t j = 0; j < 48; ++j) {
+    if (j == 6) continue;
+    double norm = 0, square = 0;
+    for (int64_t k = 0; k < ld; ++k) norm += std::pow(static_cast<double>(x[j * ld + k]), 2);
+    for (int64_t k = 0; k < ld; ++k) {
+      CHECK_NEAR(scale[j] * static_cast<double>(q[j * ld + k]), x[j * ld + k],
+                 0.51 / 32000 * std::sqrt(norm));
+      square += std::pow(static_cast<double>(q[j * ld + k]), 2);
+    }
+    CHECK(square < std::pow(32100.0, 2));  // so that no sum of products leaves 32 bits
+  }
+
+  std::vector<int32_t> rows(48 * ld / 2), packed(48 * ld / 2);
+  std::memcpy(rows.data(), q.data(), q.size() * 2);
+  for (int64_t k = 0; k < ld / 2; ++k)
+    for (int64_t l = 0; l < 48; ++l) std::memcpy(&packed[k * 48 + l], &qu[l * ld + 2 * k], 4);
+  Buffer<float> scores(48 * 48);
+  kernels.scores_int16(n, 48, ld / 2, {rows.data(), scale.data()},
+                       {packed.data(), user_scale.data()}, scores.get());
+  std::vector<float> shift(48, 3.f);
+  std::vector<double> sum(48, 0.0);
+  Buffer<uint16_t> rounded(48 * 64);
+  Buffer<int32_t> paired(24 * 48);
+  kernels.exp_scores_int16(n, 48, ld / 2, {rows.data(), scale.data()},
+                           {packed.data(), user_scale.data()}, {0, 0, nullptr},
+                           {shift.data(), sum.data(), nullptr, nullptr, nullptr}, rounded.get(), 64,
+                           paired.get());
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t l = 0; l < 48; ++l) {
+      int64_t exact = 0;
+      for (int64_t k = 0; k < ld; ++k) exact += int64_t{q[j * ld + k]} * qu[l * ld + k];
+      const double expected = static_cast<double>(exact) * scale[j] * user_scale[l];
+      if (j == 6) {
+        CHECK(std::isnan(scores[j * 48 + l]));
+        continue;
+      }
+      CHECK_NEAR(scores[j * 48 + l], expected, 4 * roundoff<float>() * std::abs(expected));
+      if (std::abs(expected) > 60) continue;
+      const double e = std::exp2(expected - 3);
+      const uint16_t pair =
+          static_cast<uint16_t>(static_cast<uint32_t>(paired[j / 2 * 48 + l]) >> (j % 2 * 16));
+      CHECK_NEAR(bf16_to_f32(rounded[j * 64 + l]), e, e / 255);
+      CHECK(pair == rounded[j * 64 + l]);
+    }
+
+  // C = A B with bfloat16 factors that are exact: small integers
+  const int64_t m = 13, k = 6, columns = 48;
+  std::vector<float> a(m * 2 * k), b(2 * k * columns), c(m * columns, 1.f);
+  for (size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(static_cast<int>(i * 7 % 13) - 6);
+  for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(static_cast<int>(i * 5 % 17) - 8);
+  std::vector<int32_t> wa(m * k), wb(k * columns);
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t i = 0; i < k; ++i) {
+      uint32_t low, high;
+      std::memcpy(&low, &a[r * 2 * k + 2 * i], 4), std::memcpy(&high, &a[r * 2 * k + 2 * i + 1], 4);
+      wa[r * k + i] = static_cast<int32_t>(low >> 16 | (high & 0xffff0000u));
+    }
+  kernels.bf16_rows(2 * k, columns, b.data(), columns, nullptr, 0, wb.data());
+  kernels.gemm_bf16(m, columns, k, wa.data(), k, 1, wb.data(), columns, c.data(), columns, true);
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t j = 0; j < columns; ++j) {
+      float expected = 1;
+      for (int64_t i = 0; i < 2 * k; ++i) expected += a[r * 2 * k + i] * b[i * columns + j];
+      CHECK(c[r * columns + j] == expected);
+    }
+}
+
 template <class T>
 void normalisation(const Kernels<T>& kernels) {
   const double tiny = sizeof(T) == 4 ? 1e-40 : 1e-310, small = sizeof(T) == 4 ? 1e-30 : 1e-200;
@@ -166,6 +290,7 @@ void all() {
   gemm_matches_loops(kernels);
   dot_is_gemm(kernels);
   exponentials(kernels);
+  exponentials_of_scores(kernels);
   normalisation(kernels);
   selection(kernels);
   drawn_rows(kernels);
@@ -182,5 +307,6 @@ int main(int, char** argv) {
   }
   all<float>();
   all<double>();
+  products_of_pairs(active_kernels<float>());
   return report();
 }

@@ -1,13 +1,35 @@
-// Products of bfloat16 pairs: two multiply-adds an instruction lane. A word holds two neighbours of
-// the dimension that is summed over, so every factor exists in the order its product needs:
-//   rounded rows    [n][ld / 2] words, pairs along the row
-//   paired rows     [n / 2][ld] words, word k of row pair p = rows 2p and 2p + 1 at k
+// Products of 16-bit pairs: two multiply-adds an instruction lane. A word holds two neighbours of
+// the dimension that is summed over, so every factor exists in the order its product needs.
+//   Scores: 16-bit integers, a scale a row. |q| <= 32,000 for the whole row, so that by
+//     Cauchy-Schwarz no sum leaves 32 bits, and a logit of 20 is right to 3e-4.
+//   Products with exponentials: bfloat16, whose range they need.
+//       rounded rows   [n][ld]      pairs along the row
+//       paired rows    [n / 2][ld]  word k of pair p = rows 2p and 2p + 1 at k
 
 namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
 #if defined(__AVX512BF16__)
+
+struct Bf16Pairs {
+  using Sum = float;
+  using Word = int32_t;
+  using SumVec = Vec<float>;
+  using WordVec = IVec<float>;
+  static ADAPTAU_INLINE void multiply_add(SumVec& sum, WordVec a, WordVec b) {
+    sum = (SumVec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+  }
+};
+struct Int16Pairs {
+  using Sum = float;  // after conversion
+  using Word = int32_t;
+  using SumVec = IVec<float>;
+  using WordVec = IVec<float>;
+  static ADAPTAU_INLINE void multiply_add(SumVec& sum, WordVec a, WordVec b) {
+    sum = (SumVec)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+  }
+};
 
 // Elements of a and b in turn: word l = a[l] | b[l] << 16.
 ADAPTAU_INLINE IVec<float> interleave(Vec<float> a, Vec<float> b) {
@@ -23,12 +45,13 @@ ADAPTAU_INLINE void store_rounded(uint16_t* out, Vec<float> x) {
 // A tile of exponentials in both orders: rounded for the product over users, paired for the one
 // over items.
 struct PairedTile {
+  const float *item_scale, *user_scale;
   uint16_t* rounded;  // [48][stride]
   int64_t stride;
   int32_t* paired;  // [24][48]
-  const float* correction;
-  ADAPTAU_INLINE Vec<float> exponent(int64_t item, Vec<float> score, Vec<float> shift) const {
-    return score * correction[item] - shift;
+  ADAPTAU_INLINE Vec<float> exponent(int64_t item, int64_t lane, Vec<float> sum,
+                                     Vec<float> shift) const {
+    return sum * (load<Vec<float>>(user_scale + lane) * item_scale[item]) - shift;
   }
   template <int MR, int NV>
   ADAPTAU_INLINE void store_rows(int64_t j, int64_t l, const Vec<float> (&e)[MR][NV]) const {
@@ -47,52 +70,73 @@ struct PairedTile {
   }
 };
 
-void exp_scores_bf16(int64_t items, int64_t lanes, int64_t k, const int32_t* rows,
-                     int64_t row_stride, const float* correction, const int32_t* users,
-                     const MaskedScores& masked, const ExpState<float>& state, uint16_t* rounded,
-                     int64_t stride, int32_t* paired) {
-  exp_scores_to<Pairs>(items, lanes, k, rows, row_stride, users, masked, state,
-                       PairedTile{rounded, stride, paired, correction});
+void exp_scores_int16(int64_t items, int64_t lanes, int64_t k, const Int16Factors& rows,
+                      const Int16Factors& users, const MaskedScores& masked,
+                      const ExpState<float>& state, uint16_t* rounded, int64_t stride,
+                      int32_t* paired) {
+  exp_scores_to<Int16Pairs>(items, lanes, k, rows.words, k, users.words, masked, state,
+                            PairedTile{rows.scale, users.scale, rounded, stride, paired});
 }
 
-// Rounding makes a row longer or shorter along itself, and then every score near it is off the same
-// way: with scores times <x, x> / <x, rounded x> that part of the error is gone, the largest one
-// in the gradient of an item.
-ADAPTAU_INLINE float row_correction(int64_t ld, const float* x) {
-  Vec<float> along{}, square{};
-  for (int64_t k = 0; k < ld; k += 16) {
-    const Vec<float> v = load<Vec<float>>(x + k);
-    const __m512i words =
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)v)), 16);
-    along += v * (Vec<float>)words;
-    square += v * v;
-  }
-  const float c = sum_lanes<float>(square) / sum_lanes<float>(along);
-  return c > 0.99f && c < 1.01f ? c : 1.f;  // 1 for rows of zeros, subnormals or NaN
+void scores_int16(int64_t items, int64_t lanes, int64_t k, const Int16Factors& rows,
+                  const Int16Factors& users, float* tile) {
+  constexpr int MR = kScoreRows;
+  for (int64_t l = 0; l < lanes; l += 16)
+    for (int64_t j = 0; j < items; j += MR) {
+      Vec<float> scores[MR][1];
+      multiply_to_scores<Int16Pairs, MR, 1>(k, rows.words + j * k, k, users.words + l, scores);
+      ADAPTAU_UNROLL
+      for (int r = 0; r < MR; ++r)
+        store(tile + (j + r) * kTile + l,
+              scores[r][0] * (load<Vec<float>>(users.scale + l) * rows.scale[j + r]));
+    }
 }
 
-void round_rows(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
-                int64_t rounded_stride, int32_t* paired, float* correction) {
-  for (int64_t j = 0; j < n; j += 2) {
-    const bool both = j + 1 < n;
+void int16_rows(int64_t n, int64_t ld, const float* x, int64_t stride, int16_t* out, float* scale) {
+  using V = Vec<float>;
+  for (int64_t j = 0; j < n; ++j, x += stride, out += ld) {
+    V largest{}, square{};
     for (int64_t k = 0; k < ld; k += 16) {
+      const V v = load<V>(x + k), size = v < 0 ? -v : v;
+      largest = size > largest ? size : largest;
+    }
+    float top = 0;
+    for (int l = 0; l < 16; ++l) top = largest[l] > top ? largest[l] : top;
+    const bool usable = top > 1e-34f && top < 1e34f;  // NaN is seen below
+    const float down = usable ? 1 / top : 1;
+    for (int64_t k = 0; k < ld; k += 16) {
+      const V v = load<V>(x + k) * down;
+      square += v * v;
+    }
+    const float norm = square_root(sum_lanes<float>(square)) * (usable ? top : 1);
+    const float up = usable ? 32000 / norm : 0;
+    // never zero, which would turn a masked -inf into NaN; what is not finite makes all scores NaN
+    scale[j] = usable ? norm / 32000 : 1 + (norm - norm);
+    for (int64_t k = 0; k < ld; k += 16)
+      _mm256_storeu_si256(
+          (__m256i*)(out + k),
+          _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32((__m512)(load<V>(x + k) * up))));
+  }
+}
+
+void bf16_rows(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
+               int64_t rounded_stride, int32_t* paired) {
+  for (int64_t j = 0; j < n; j += 2)
+    for (int64_t k = 0; k < ld; k += 16) {
+      const bool both = j + 1 < n;
       const Vec<float> a = load<Vec<float>>(x + j * stride + k);
       const Vec<float> b = both ? load<Vec<float>>(x + (j + 1) * stride + k) : Vec<float>{};
       if (rounded != nullptr) {
         store_rounded(rounded + j * rounded_stride + k, a);
         if (both) store_rounded(rounded + (j + 1) * rounded_stride + k, b);
       }
-      if (paired != nullptr) store(paired + j / 2 * ld + k, interleave(a, b));
+      store(paired + j / 2 * ld + k, interleave(a, b));
     }
-    if (correction == nullptr) continue;
-    correction[j] = row_correction(ld, x + j * stride);
-    if (both) correction[j + 1] = row_correction(ld, x + (j + 1) * stride);
-  }
 }
 
-#define ADAPTAU_BF16_TABLE gemm<Pairs>, exp_scores_bf16, round_rows
+#define ADAPTAU_BF16_TABLE gemm<Bf16Pairs>, exp_scores_int16, scores_int16, int16_rows, bf16_rows
 #else
-#define ADAPTAU_BF16_TABLE nullptr, nullptr, nullptr
+#define ADAPTAU_BF16_TABLE nullptr, nullptr, nullptr, nullptr, nullptr
 #endif
 
 }  // namespace

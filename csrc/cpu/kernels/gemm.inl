@@ -9,25 +9,16 @@ namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
-// What is multiplied: elements of the compute type, or pairs of bfloat16 in 32-bit words, whose two
-// products are added to one float.
+// What is multiplied: elements of the compute type, or pairs of 16-bit ones in 32-bit words
+// (bf16.inl)
 template <class T>
 struct Plain {
   using Sum = T;
   using Word = T;
+  using SumVec = Vec<T>;
   using WordVec = Vec<T>;
-  static ADAPTAU_INLINE void multiply_add(Vec<T>& sum, WordVec a, WordVec b) { sum += a * b; }
+  static ADAPTAU_INLINE void multiply_add(SumVec& sum, WordVec a, WordVec b) { sum += a * b; }
 };
-#if defined(__AVX512BF16__)
-struct Pairs {
-  using Sum = float;
-  using Word = int32_t;
-  using WordVec = IVec<float>;
-  static ADAPTAU_INLINE void multiply_add(Vec<float>& sum, WordVec a, WordVec b) {
-    sum = (Vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-  }
-};
-#endif
 template <class P>
 using Word = typename P::Word;
 template <class P>
@@ -36,13 +27,14 @@ using Sum = typename P::Sum;
 // acc[r][v] = sum over k of A(r, k) B(k, v), from zero.
 template <class P, int MR, int NV>
 ADAPTAU_INLINE void multiply_tile(int64_t k, const Word<P>* a, int64_t a_row, int64_t a_col,
-                                  const Word<P>* b, int64_t ldb, Vec<Sum<P>> (&acc)[MR][NV]) {
+                                  const Word<P>* b, int64_t ldb,
+                                  typename P::SumVec (&acc)[MR][NV]) {
   using W = typename P::WordVec;
-  constexpr int lanes = simd<Sum<P>>::lanes;
+  constexpr int lanes = sizeof(W) / static_cast<int>(sizeof(Word<P>));
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) acc[r][v] = Vec<Sum<P>>{};
+    for (int v = 0; v < NV; ++v) acc[r][v] = typename P::SumVec{};
   }
   constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(Word<P>));
   for (int64_t i = 0; i < k;) {

@@ -65,8 +65,9 @@ template <class T>
 struct PlainTile {
   T* rows;
   int64_t stride;
-  ADAPTAU_INLINE Vec<T> exponent(int64_t, Vec<T> score, Vec<T> shift) const {
-    return score - shift;
+  // What exp2 is taken of: from a sum of products, which needs no more than the shift here.
+  ADAPTAU_INLINE Vec<T> exponent(int64_t, int64_t, Vec<T> sum, Vec<T> shift) const {
+    return sum - shift;
   }
   template <int MR, int NV>
   ADAPTAU_INLINE void store_rows(int64_t j, int64_t l, const Vec<T> (&e)[MR][NV]) const {
@@ -88,6 +89,23 @@ constexpr int kScoreRows = 8, kScoreVectors = 3;
 constexpr int kScoreRows = 6, kScoreVectors = 2;
 #endif
 
+// Products of item rows and users packed [k][48], in the compute type.
+template <class P, int MR, int NV>
+ADAPTAU_INLINE void multiply_to_scores(int64_t k, const Word<P>* rows, int64_t row_stride,
+                                       const Word<P>* users, Vec<Sum<P>> (&scores)[MR][NV]) {
+  if constexpr (__is_same(typename P::SumVec, Vec<Sum<P>>)) {
+    multiply_tile<P, MR, NV>(k, rows, row_stride, 1, users, kTile, scores);
+  } else {
+    typename P::SumVec sums[MR][NV];
+    multiply_tile<P, MR, NV>(k, rows, row_stride, 1, users, kTile, sums);
+    ADAPTAU_UNROLL
+    for (int r = 0; r < MR; ++r) {
+      ADAPTAU_UNROLL
+      for (int v = 0; v < NV; ++v) scores[r][v] = __builtin_convertvector(sums[r][v], Vec<Sum<P>>);
+    }
+  }
+}
+
 template <class P, int MR, int NV, class Tile>
 ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t k,
                                    const Word<P>* rows, int64_t row_stride, const Word<P>* users,
@@ -98,7 +116,7 @@ ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t 
   constexpr int W = simd<T>::lanes;
   constexpr T never = -static_cast<T>(__builtin_inf());
   V e[MR][NV];
-  multiply_tile<P, MR, NV>(k, rows + j * row_stride, row_stride, 1, users + l, kTile, e);
+  multiply_to_scores<P, MR, NV>(k, rows + j * row_stride, row_stride, users + l, e);
   const uint64_t beyond = items - j < MR ? ~uint64_t{0} << (items - j) : 0;
   if ((((masked.rows >> j) | beyond) & ((uint64_t{1} << MR) - 1)) != 0) {
     T scores[MR * NV * W];
@@ -124,7 +142,7 @@ ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t 
     V sum = load<V>(part + l + v * W);
     ADAPTAU_UNROLL
     for (int r = 0; r < MR; ++r) {
-      e[r][v] = exp2<T>(tile.exponent(j + r, e[r][v], s));
+      e[r][v] = exp2<T>(tile.exponent(j + r, l + v * W, e[r][v], s));
       sum += e[r][v];
     }
     store(part + l + v * W, sum);
