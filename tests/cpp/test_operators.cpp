@@ -291,6 +291,8 @@ void all() {
   retrieval<T>(5, 49, 17, 40);
   retrieval<T>(100, 500, 64, 10);
   retrieval<T>(2, 20000, 8, 33);
+  retrieval<T>(60, 2500, 24, 30);  // float32 by bytes where the level has them
+  retrieval<T>(50, 7000, 16, 100);
 }
 
 }  // namespace

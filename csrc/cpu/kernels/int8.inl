@@ -85,21 +85,27 @@ ADAPTAU_INLINE void for_each_int8_tile(int64_t items, int64_t lanes, int64_t d4,
     }
 }
 
+// More than underflow can do to a score: d roundings of at most 2^-150 each. Less than any scale.
+constexpr float kInt8Underflow = 1e-36f;
+
 // At least the distance between su sp sum and the float32 score of any pair of panel and lane.
 ADAPTAU_INLINE Floats int8_error(const Int8Panel& panel, const Int8Users& users, int64_t l) {
   return load<Floats>(users.norm + l) * panel.residual +
          load<Floats>(users.residual + l) * panel.centred_norm +
-         load<Floats>(users.slack + l) * panel.norm;
+         load<Floats>(users.slack + l) * panel.norm + kInt8Underflow;
 }
 
-// Entries below 1e-19 vanish when squared; with a scale of at least this they cannot matter.
+// Squares below 2^-150 vanish, up to 3.4e-21 of a norm. With a scale of at least this, the margins
+// of residual and centred norm are wider.
 constexpr float kInt8SmallestScale = 1e-12f;
 constexpr float kInt8Roundings = 1e-6f;  // of the few float operations on bounds, generously
 
-// su sp where it is far from over- and underflow, so that all of the above is too; else NaN.
+// su sp where it is far from over- and underflow, so that all of the above is too, and where |u||x|
+// is so far below the largest float that no partial sum of a score overflows; else NaN.
 ADAPTAU_INLINE Floats int8_scale(const Int8Panel& panel, const Int8Users& users, int64_t l) {
   const Floats scale = load<Floats>(users.scale + l) * panel.scale;
-  const Ints safe = (scale > 1e-30f) & (scale < 1e30f);
+  const Floats slack = load<Floats>(users.slack + l) * panel.norm;  // over 1e-6 |u||x|
+  const Ints safe = (scale > 1e-30f) & (scale < 1e30f) & (slack < 1e30f);
   return safe ? scale : broadcast<Floats>(__builtin_nanf(""));
 }
 
@@ -175,16 +181,18 @@ void best_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
 void select_rank(int64_t n, int64_t lanes, const float* best, const int32_t* rank, float* out) {
   for_each_vector<float>(lanes, [&](int64_t l) {
     const Ints wanted = load<Ints>(rank + l);
-    Floats low = broadcast<Floats>(-__builtin_inff()), high = low;
-    Floats smallest = broadcast<Floats>(__builtin_inff());
+    const Floats nothing = broadcast<Floats>(-__builtin_inff());
+    Floats high = nothing, smallest = -nothing;  // of the numbers: -inf has no middle
+    Ints numbers{};
     for (int64_t g = 0; g < n; ++g) {
       const Floats x = load<Floats>(best + g * kTile + l);
       high = x > high ? x : high;
-      smallest = x < smallest ? x : smallest;
+      numbers -= x > nothing;
+      smallest = (x > nothing) & (x < smallest) ? x : smallest;
     }
-    low = broadcast<Ints>(static_cast<int32_t>(n)) >= wanted ? smallest : low;
+    Floats low = numbers >= wanted ? smallest : nothing;
     for (int step = 0; step < 20; ++step) {
-      const Floats middle = low + (high - low) * 0.5f;
+      const Floats middle = low * 0.5f + high * 0.5f;
       Ints reached{};
       for (int64_t g = 0; g < n; ++g) reached -= load<Floats>(best + g * kTile + l) >= middle;
       const Ints enough = reached >= wanted;  // false throughout where n < rank
@@ -206,6 +214,7 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
   memset(bytes, 0, kTile * d);
   memset(sums, 0, kTile * sizeof(int32_t));
   float norm = 0, centred_norm = 0;
+  bool finite = true;
   Floats largest{};
   for (int64_t j = 0; j < n; ++j) {
     Floats square{}, centred_square{};
@@ -217,13 +226,14 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
       centred_square += c * c;
     }
     const float s = sum_lanes<float>(square), c = sum_lanes<float>(centred_square);
-    norm = s <= norm ? norm : s;  // NaN wins
-    centred_norm = c <= centred_norm ? centred_norm : c;
+    finite &= s + c < infinity;  // NaN would not last in a maximum
+    norm = s > norm ? s : norm;
+    centred_norm = c > centred_norm ? c : centred_norm;
   }
   float top = 0;
   for (int l = 0; l < W; ++l) top = largest[l] > top ? largest[l] : top;
   const float scale = top / 127;
-  if (!(norm + centred_norm < infinity) || (top != 0 && scale < kInt8SmallestScale)) {
+  if (!finite || (top != 0 && scale < kInt8SmallestScale)) {
     // rows that are not finite, or so small that squares vanish: nothing can be said about them
     meta[0] = 1, meta[1] = meta[2] = meta[3] = infinity;
     return;
@@ -251,7 +261,7 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
   // `off` itself is rounded, by an ulp of an entry at most
   meta[1] = square_root(residual) * slack + square_root(centred_norm) * 3e-7f;
   meta[2] = square_root(centred_norm) * slack;
-  meta[3] = square_root(norm) * slack;
+  meta[3] = square_root(norm) * slack + 1e-20f;  // what vanished: the centre can be as small
 }
 
 #define ADAPTAU_INT8_TABLE kInt8UserLimit, quantize_panel, scan_int8, best_int8, select_rank
