@@ -80,17 +80,16 @@ struct SampledState {
 // Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).
 // An item x' = x - centre becomes q = round(x' / scale), |q| <= 127, one scale a panel.
 struct Int8Panel {
-  const int8_t* bytes;  // [48][d4 * 4], zero beyond d
-  const int32_t*
-      start;  // [48] -user_offset * sum of the row's bytes: takes the users' offset off again
+  const uint8_t* bytes;  // [48][padded d] q + 128; 128 beyond n and d
   float scale;
   float residual;      // at least |x' - scale q| of every row
   float centred_norm;  // at least |x'|
   float norm;          // at least |x|; infinite when a row is not finite
 };
-// A group of users: q = round(u / scale), stored as the unsigned byte q + offset.
+// A group of users: q = round(u / scale).
 struct Int8Users {
-  const uint8_t* bytes;   // [d4][48][4]
+  const int8_t* bytes;    // [padded d / 4][48][4]
+  const int32_t* offset;  // [48] 128 * the sum of the bytes: takes the items' 128 off again
   const float* scale;     // [48]
   const float* norm;      // [48] at least |scale q|
   const float* residual;  // [48] at least |u - scale q| plus the rounding of centred items
@@ -171,17 +170,18 @@ struct Kernels {
                     int64_t rounded_stride, int32_t* paired);
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
-  int int8_user_limit;  // largest |q| of a user, also the offset - 1: 63, or 127 with VNNI
+  int int8_user_limit;  // largest |q| of a user: 63, or 127 with VNNI
   // n <= 48 rows of d elements (a multiple of the vector length) `stride` apart, less the centre ->
-  // bytes[48][d], sums[48] of them and meta = {scale, residual, centred norm, norm} of Int8Panel.
+  // bytes[48][d] and meta = {scale, residual, centred norm, norm} of Int8Panel.
   void (*quantize_panel)(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
-                         int8_t* bytes, int32_t* sums, float* meta);
+                         uint8_t* bytes, float* meta);
   // Positions item * 48 + lane of scores that may reach bound[lane], in the space of centred items:
   // every score that does is among them. Items ascend within a lane.
   int64_t (*scan_int8)(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
                        const Int8Users& users, const float* bound, uint16_t* hits);
-  // best[g][lane] = at most the largest centred score of items 8 g .. 8 g + 7.
-  void (*best_int8)(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
+  // best[g][lane] = at most the largest centred score of items group g .. group (g + 1), group a
+  // multiple of 8.
+  void (*best_int8)(int64_t items, int64_t lanes, int64_t d4, int64_t group, const Int8Panel& panel,
                     const Int8Users& users, float* best);
   // Per lane, a value that at least rank[lane] of the column best[0 .. n)[lane] reach, close to the
   // rank-th largest; -inf where n < rank.

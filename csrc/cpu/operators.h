@@ -19,9 +19,12 @@ template <class T>
 void sampled_softmax(const SampledProblem<T>& problem, const SoftmaxOutput<T>& out,
                      const Parallel& parallel);
 
-// topk.cpp: scores [B, k], ids [B, k]. Every user must have at least k candidates left.
+// topk.cpp: scores [B, k], ids [B, k]. Every user must have at least k candidates left. packed: the
+// items' bytes of pack_items (quantized.h), or nullptr.
+struct PackedItems;
 template <class T>
-void topk(const TopkProblem& problem, T* scores, int64_t* ids, const Parallel& parallel);
+void topk(const TopkProblem& problem, const PackedItems* packed, T* scores, int64_t* ids,
+          const Parallel& parallel);
 
 // ranks.cpp: ranks [nnz of targets], 1-based.
 template <class T>

@@ -1,5 +1,6 @@
 #include "quantized.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -71,28 +72,57 @@ std::vector<float> item_centre(const Matrix& items, Normalize normalize,
   return centre;
 }
 
+void pack_panel(const Matrix& items, Normalize normalize, const float* centre, int64_t panel,
+                const Kernels<float>& kernels, float* rows, uint8_t* bytes, float* meta) {
+  const int64_t first = panel * kTile, n = std::min<int64_t>(kTile, items.rows - first);
+  const int64_t ld = byte_row(items.cols);
+  const float* x = rows;
+  int64_t stride = ld;
+  if (readable_in_place<float>(items) && !normalize.item && items.cols == ld) {
+    x = row_in_place<float>(items, first);
+    stride = items.row_stride;
+  } else {
+    read_rows(items, first, n, normalize.item, kernels, rows, ld, static_cast<float*>(nullptr));
+  }
+  kernels.quantize_panel(n, ld, stride, x, centre, bytes, meta);
+}
+
+void pack_items(const Matrix& items, Normalize normalize, const float* centre,
+                const Parallel& parallel, uint8_t* bytes, float* meta) {
+  const Kernels<float>& kernels = active_kernels<float>();
+  const int64_t panels = (items.rows + kTile - 1) / kTile, ld = byte_row(items.cols);
+  constexpr int64_t a_task = 64;
+  for_each_task(parallel, (panels + a_task - 1) / a_task, [&](int64_t task, int) {
+    Buffer<float> rows(kTile * ld);
+    for (int64_t p = task * a_task; p < std::min((task + 1) * a_task, panels); ++p)
+      pack_panel(items, normalize, centre, p, kernels, rows.get(), bytes + p * kTile * ld,
+                 meta + p * 4);
+  });
+}
+
 QuantizedUsers::QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const float* rows,
                                const float* centre, int limit)
     : d_(d) {
   const int64_t lanes = (n_users + kTile - 1) / kTile * kTile, stride = byte_row(d);
-  bytes_ = Buffer<uint8_t>(lanes * stride);
+  bytes_ = Buffer<int8_t>(lanes * stride, int8_t{0});
+  offset_ = Buffer<int32_t>(lanes, 0);
   scale_ = Buffer<float>(lanes, 1.f);
   norm_ = Buffer<float>(lanes, 0.f);
   residual_ = Buffer<float>(lanes, 0.f);
   slack_ = Buffer<float>(lanes, 0.f);
   lift_ = Buffer<double>(lanes, 0.0);
-  std::fill_n(bytes_.get(), lanes * stride, static_cast<uint8_t>(limit + 1));
   constexpr double up = 1 + 1e-12;
   for (int64_t b = 0; b < n_users; ++b) {
     const float* u = rows + b * ld;
-    uint8_t* group = bytes_.get() + b / kTile * kTile * stride;
+    int8_t* group = bytes_.get() + b / kTile * kTile * stride;
     if (!all_finite(d, u)) {
       residual_[b] = norm_[b] = slack_[b] = kInfinity;
       continue;
     }
     scale_[b] = scale_of(d, u, limit);
     const Squares squares = quantize(d, u, scale_[b], [&](int64_t k, int q) {
-      group[(k / 4 * kTile + b % kTile) * 4 + k % 4] = static_cast<uint8_t>(q + limit + 1);
+      group[(k / 4 * kTile + b % kTile) * 4 + k % 4] = static_cast<int8_t>(q);
+      offset_[b] += 128 * q;
     });
     double square = 0, lift = 0;
     for (int64_t k = 0; k < d; ++k) {

@@ -4,17 +4,16 @@
 
 #include <vector>
 
+#include "../core/parallel.h"
 #include "rows.h"
 
 namespace adaptau {
 
-// A catalogue that was packed beforehand, to be scanned many times: panels one after the other.
-// Pointers are borrowed; the torch layer keeps them in tensors.
+// A catalogue that was quantised beforehand, panel after panel. Pointers are borrowed.
 struct PackedItems {
-  const int8_t* bytes = nullptr;  // [panels][48][padded d]
-  const int32_t* sums = nullptr;  // [panels][48] sum of a row's bytes
-  const float* meta = nullptr;    // [panels][4] scale, residual, centred norm, norm
-  const float* centre = nullptr;  // [d]
+  const uint8_t* bytes = nullptr;  // [panels][48][padded d]
+  const float* meta = nullptr;     // [panels][4] scale, residual, centred norm, norm
+  const float* centre = nullptr;   // [padded d]
 };
 
 // Bytes a row takes: whole registers of four.
@@ -25,6 +24,14 @@ inline int64_t byte_row(int64_t d) { return padded<float>(d); }
 std::vector<float> item_centre(const Matrix& items, Normalize normalize,
                                const Kernels<float>& kernels);
 
+// Quantises panel `panel` of the catalogue: bytes [48][padded d], meta [4]; rows [48, padded d] is
+// scratch for what cannot be read in place.
+void pack_panel(const Matrix& items, Normalize normalize, const float* centre, int64_t panel,
+                const Kernels<float>& kernels, float* rows, uint8_t* bytes, float* meta);
+// All of them: bytes [panels][48][padded d], meta [panels][4].
+void pack_items(const Matrix& items, Normalize normalize, const float* centre,
+                const Parallel& parallel, uint8_t* bytes, float* meta);
+
 // All users of a scan, by groups of 48.
 class QuantizedUsers {
  public:
@@ -33,22 +40,26 @@ class QuantizedUsers {
                  int limit);
   Int8Users group(int64_t g) const {
     const int64_t at = g * kTile;
-    return {bytes_.get() + at * byte_row(d_), scale_.get() + at, norm_.get() + at,
-            residual_.get() + at, slack_.get() + at};
+    return {bytes_.get() + at * byte_row(d_),
+            offset_.get() + at,
+            scale_.get() + at,
+            norm_.get() + at,
+            residual_.get() + at,
+            slack_.get() + at};
   }
   // <u, centre>: what a score is above its centred score.
   double lift(int64_t user) const { return lift_[user]; }
 
  private:
   int64_t d_;
-  Buffer<uint8_t> bytes_;
+  Buffer<int8_t> bytes_;
+  Buffer<int32_t> offset_;
   Buffer<float> scale_, norm_, residual_, slack_;
   Buffer<double> lift_;
 };
 
-// One panel as the kernels take it; start = -(limit + 1) * sum.
-inline Int8Panel as_panel(const int8_t* bytes, const int32_t* start, const float* meta) {
-  return {bytes, start, meta[0], meta[1], meta[2], meta[3]};
+inline Int8Panel as_panel(const uint8_t* bytes, const float* meta) {
+  return {bytes, meta[0], meta[1], meta[2], meta[3]};
 }
 
 }  // namespace adaptau

@@ -130,6 +130,14 @@ class ScanTasks {
       ranges_ = std::max<int64_t>(
           1, std::min(2 * workers / std::max<int64_t>(1, user_tasks_), panels / 64));
   }
+  // All users against a range of items for each worker.
+  static ScanTasks by_items(int64_t groups, int64_t panels, int workers) {
+    ScanTasks tasks(groups, panels, 1, groups);
+    tasks.groups_a_task_ = groups;
+    tasks.user_tasks_ = 1;
+    tasks.ranges_ = std::max<int64_t>(1, std::min<int64_t>(workers, panels / 64));
+    return tasks;
+  }
   int64_t count() const { return user_tasks_ * ranges_; }
   int64_t ranges() const { return ranges_; }
   ScanShare share(int64_t task) const {

@@ -27,9 +27,9 @@ std::tuple<Tensor, Tensor> topk_cpu(Tensor u, Tensor i, int64_t k, OptionalTenso
   Tensor scores = empty_like_compute(u, users, {users.rows, k});
   Tensor ids = torch::stable::new_empty(u, {users.rows, k}, ScalarType::Long);
   if (users.dtype == DType::f64) {
-    topk<double>(problem, data<double>(scores), data<int64_t>(ids), torch_threads());
+    topk<double>(problem, nullptr, data<double>(scores), data<int64_t>(ids), torch_threads());
   } else {
-    topk<float>(problem, data<float>(scores), data<int64_t>(ids), torch_threads());
+    topk<float>(problem, nullptr, data<float>(scores), data<int64_t>(ids), torch_threads());
   }
   return {scores, ids};
 }

@@ -259,7 +259,7 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
   for (int workers : {1, 3}) {
     std::vector<T> scores(B * k);
     std::vector<int64_t> ids(B * k), got(target_indices.size());
-    topk<T>({as_matrix(users, B, d), as_matrix(items, M, d), excluded, {false, false}, k},
+    topk<T>({as_matrix(users, B, d), as_matrix(items, M, d), excluded, {false, false}, k}, nullptr,
             scores.data(), ids.data(), threads(workers));
     CHECK(ids == expected_ids);
     ranks<T>({as_matrix(users, B, d),

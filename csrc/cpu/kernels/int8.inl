@@ -18,7 +18,7 @@ ADAPTAU_INLINE Ints add_byte_products(Ints acc, Ints unsigned_bytes, Ints signed
 #if defined(__AVX512VNNI__)
   return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
 #elif defined(__AVX512BW__)
-  // 127 * 127 * 2 fits 16 bits, so that nothing saturates
+  // 255 * 63 * 2 fits 16 bits, so that nothing saturates
   return acc + (Ints)_mm512_madd_epi16(
                    _mm512_maddubs_epi16((__m512i)unsigned_bytes, (__m512i)signed_bytes),
                    _mm512_set1_epi16(1));
@@ -40,14 +40,15 @@ constexpr int kInt8Rows = 8, kInt8Vectors = 3;
 constexpr int kInt8Rows = 4, kInt8Vectors = 2;
 #endif
 
+// sums[r][v] = sum over k of item row r (unsigned) times the users of vector v (signed).
 template <int MR, int NV>
 ADAPTAU_INLINE void int8_tile(int64_t d4, const int32_t* items, int64_t stride,
-                              const int32_t* start, const int32_t* users, Ints (&acc)[MR][NV]) {
+                              const int32_t* users, Ints (&sums)[MR][NV]) {
   constexpr int W = simd<float>::lanes;
   ADAPTAU_UNROLL
   for (int r = 0; r < MR; ++r) {
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) acc[r][v] = broadcast<Ints>(start[r]);
+    for (int v = 0; v < NV; ++v) sums[r][v] = Ints{};
   }
   for (int64_t k = 0; k < d4; ++k) {
     Ints u[NV];
@@ -57,12 +58,12 @@ ADAPTAU_INLINE void int8_tile(int64_t d4, const int32_t* items, int64_t stride,
     for (int r = 0; r < MR; ++r) {
       const Ints x = broadcast<Ints>(items[r * stride + k]);
       ADAPTAU_UNROLL
-      for (int v = 0; v < NV; ++v) acc[r][v] = add_byte_products(acc[r][v], u[v], x);
+      for (int v = 0; v < NV; ++v) sums[r][v] = add_byte_products(sums[r][v], x, u[v]);
     }
   }
 }
 
-// Calls use(first item, first lane, acc) for every register tile. Rows beyond `items` are computed
+// Calls use(first item, first lane, sums) for every register tile. Rows beyond `items` are computed
 // too (the panel has 48) and must be left out by `use`.
 template <class F>
 ADAPTAU_INLINE void for_each_int8_tile(int64_t items, int64_t lanes, int64_t d4,
@@ -73,16 +74,27 @@ ADAPTAU_INLINE void for_each_int8_tile(int64_t items, int64_t lanes, int64_t d4,
   int64_t l = 0;
   for (; l + NV * W <= lanes; l += NV * W)
     for (int64_t j = 0; j < items; j += MR) {
-      Ints acc[MR][NV];
-      int8_tile<MR, NV>(d4, rows + j * d4, d4, panel.start + j, packed + l, acc);
-      use(j, l, acc);
+      Ints sums[MR][NV];
+      int8_tile<MR, NV>(d4, rows + j * d4, d4, packed + l, sums);
+      use(j, l, sums);
     }
   for (; l < lanes; l += W)
     for (int64_t j = 0; j < items; j += MR) {
-      Ints acc[MR][1];
-      int8_tile<MR, 1>(d4, rows + j * d4, d4, panel.start + j, packed + l, acc);
-      use(j, l, acc);
+      Ints sums[MR][1];
+      int8_tile<MR, 1>(d4, rows + j * d4, d4, packed + l, sums);
+      use(j, l, sums);
     }
+}
+
+ADAPTAU_INLINE Ints larger(Ints a, Ints b) { return a > b ? a : b; }
+
+// One bit a lane where sum > limit.
+ADAPTAU_INLINE uint32_t beyond(Ints sum, Ints limit) {
+#if defined(__AVX512F__)
+  return _mm512_cmpgt_epi32_mask((__m512i)sum, (__m512i)limit);
+#else
+  return mask_bits<float>(sum > limit);
+#endif
 }
 
 // More than underflow can do to a score: d roundings of at most 2^-150 each. Less than any scale.
@@ -122,52 +134,54 @@ int64_t scan_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& pan
     q = q > -never ? q : broadcast<Floats>(-never);
     q = q < never ? q : broadcast<Floats>(never);
     q = b == __builtin_inff() ? broadcast<Floats>(never) : q;
-    store(threshold + l, __builtin_convertvector(q, Ints) - 2);
+    store(threshold + l, __builtin_convertvector(q, Ints) - 2 + load<Ints>(users.offset + l));
   });
   int64_t n = 0;
-  for_each_int8_tile(items, lanes, d4, panel, users, [&](int64_t j, int64_t l, auto& acc) {
-    constexpr int MR = sizeof(acc) / sizeof(acc[0]), NV = sizeof(acc[0]) / sizeof(Ints);
-    Ints limit[NV], any{};
+  for_each_int8_tile(items, lanes, d4, panel, users, [&](int64_t j, int64_t l, auto& sums) {
+    constexpr int MR = sizeof(sums) / sizeof(sums[0]), NV = sizeof(sums[0]) / sizeof(Ints);
+    Ints limit[NV];
+    uint32_t any = 0;
     ADAPTAU_UNROLL
-    for (int v = 0; v < NV; ++v) limit[v] = load<Ints>(threshold + l + v * W);
-    ADAPTAU_UNROLL
-    for (int r = 0; r < MR; ++r) {
+    for (int v = 0; v < NV; ++v) {
+      limit[v] = load<Ints>(threshold + l + v * W);
+      Ints top = sums[0][v];
       ADAPTAU_UNROLL
-      for (int v = 0; v < NV; ++v) any |= acc[r][v] > limit[v];
+      for (int r = 1; r < MR; ++r) top = larger(top, sums[r][v]);
+      any |= beyond(top, limit[v]);
     }
-    if (mask_bits<float>(any) == 0) return;
-    // Constant indices only: a variable one would keep all of acc in memory, inside the loop over
-    // k.
-    uint32_t reached[MR][NV];
+    if (any == 0) return;
+    // Constant indices only: a variable one would keep all sums in memory, inside the loop over k.
+    uint64_t reached[MR];
     ADAPTAU_UNROLL
     for (int r = 0; r < MR; ++r) {
+      reached[r] = 0;
       ADAPTAU_UNROLL
-      for (int v = 0; v < NV; ++v) reached[r][v] = mask_bits<float>(acc[r][v] > limit[v]);
+      for (int v = 0; v < NV; ++v)
+        reached[r] |= static_cast<uint64_t>(beyond(sums[r][v], limit[v])) << (v * W);
     }
     const int64_t rows = items - j < MR ? items - j : MR;
-    for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < NV; ++v)
-        for (uint32_t bits = reached[r][v]; bits != 0; bits &= bits - 1)
-          hits[n++] = static_cast<uint16_t>((j + r) * kTile + l + v * W + __builtin_ctz(bits));
-    }
+    for (int r = 0; r < rows; ++r)
+      for (uint64_t bits = reached[r]; bits != 0; bits &= bits - 1)
+        hits[n++] = static_cast<uint16_t>((j + r) * kTile + l + __builtin_ctzll(bits));
   });
   return n;
 }
 
-void best_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
+void best_int8(int64_t items, int64_t lanes, int64_t d4, int64_t group, const Int8Panel& panel,
                const Int8Users& users, float* best) {
-  constexpr int W = simd<float>::lanes, group = 8;
-  for_each_int8_tile(items, lanes, d4, panel, users, [&](int64_t j, int64_t l, auto& acc) {
-    constexpr int MR = sizeof(acc) / sizeof(acc[0]), NV = sizeof(acc[0]) / sizeof(Ints);
+  constexpr int W = simd<float>::lanes;
+  for_each_int8_tile(items, lanes, d4, panel, users, [&](int64_t j, int64_t l, auto& sums) {
+    constexpr int MR = sizeof(sums) / sizeof(sums[0]), NV = sizeof(sums[0]) / sizeof(Ints);
     const int64_t rows = items - j;
     ADAPTAU_UNROLL
     for (int v = 0; v < NV; ++v) {
-      Ints top = acc[0][v];
+      Ints top = sums[0][v];
       ADAPTAU_UNROLL
       for (int r = 1; r < MR; ++r)
-        if (r < rows) top = acc[r][v] > top ? acc[r][v] : top;
+        if (r < rows) top = larger(top, sums[r][v]);
       const int64_t lane = l + v * W;
-      const Floats s = __builtin_convertvector(top, Floats) * int8_scale(panel, users, lane);
+      const Floats s = __builtin_convertvector(top - load<Ints>(users.offset + lane), Floats) *
+                       int8_scale(panel, users, lane);
       const Floats size = s < 0 ? -s : s;
       Floats low = s - size * kInt8Roundings - int8_error(panel, users, lane);
       low = low == low ? low : broadcast<Floats>(-__builtin_inff());
@@ -206,62 +220,94 @@ void select_rank(int64_t n, int64_t lanes, const float* best, const int32_t* ran
 // x^2 summed in float is below the truth by at most this factor, and its root by half of it.
 ADAPTAU_INLINE float square_sum_slack(int64_t d) { return 1.f + 2e-7f * (d + 64); }
 
+// The low byte of every lane.
+ADAPTAU_INLINE void store_low_bytes(uint8_t* out, Ints x) {
+#if defined(__AVX512F__)
+  _mm_storeu_si128((__m128i*)out, _mm512_cvtepi32_epi8((__m512i)x));
+#else
+  const __m256i low = _mm256_shuffle_epi8(
+      (__m256i)x, _mm256_set1_epi32(0x0c080400));  // four bytes at the front of each half
+  const int64_t bytes = static_cast<uint32_t>(_mm256_extract_epi32(low, 0)) |
+                        static_cast<int64_t>(_mm256_extract_epi32(low, 4)) << 32;
+  memcpy(out, &bytes, sizeof bytes);
+#endif
+}
+
+ADAPTAU_INLINE float largest_lane(Floats v) {
+  float top = v[0];
+  for (int l = 1; l < simd<float>::lanes; ++l) top = v[l] > top ? v[l] : top;
+  return top;
+}
+
 void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
-                    int8_t* bytes, int32_t* sums, float* meta) {
+                    uint8_t* bytes, float* meta) {
   constexpr int W = simd<float>::lanes;
-  typedef int8_t Bytes __attribute__((vector_size(W)));
   const float infinity = __builtin_inff();
-  memset(bytes, 0, kTile * d);
-  memset(sums, 0, kTile * sizeof(int32_t));
-  float norm = 0, centred_norm = 0;
+  Floats norm{}, centred_norm{}, size{};
   bool finite = true;
-  Floats largest{};
-  for (int64_t j = 0; j < n; ++j) {
-    Floats square{}, centred_square{};
-    for (int64_t k = 0; k < d; k += W) {
-      const Floats v = load<Floats>(x + j * stride + k), c = v - load<Floats>(centre + k);
-      const Floats size = c < 0 ? -c : c;
-      largest = size > largest ? size : largest;
-      square += v * v;
-      centred_square += c * c;
+  for (int64_t r = 0; r < n; r += W) {
+    Floats squares[W], centred_squares[W];
+    ADAPTAU_UNROLL
+    for (int i = 0; i < W; ++i) {
+      Floats square{}, centred_square{};
+      if (r + i < n) {
+        const float* row = x + (r + i) * stride;
+        for (int64_t k = 0; k < d; k += W) {
+          __builtin_prefetch(row + kTile * stride + k, 0, 2);  // the next panel's
+          const Floats v = load<Floats>(row + k), c = v - load<Floats>(centre + k);
+          const Floats above = c < 0 ? -c : c;
+          size = above > size ? above : size;
+          square += v * v;
+          centred_square += c * c;
+        }
+      }
+      squares[reversed<W>(i)] = square;
+      centred_squares[reversed<W>(i)] = centred_square;
     }
-    const float s = sum_lanes<float>(square), c = sum_lanes<float>(centred_square);
-    finite &= s + c < infinity;  // NaN would not last in a maximum
+    const Floats s = sum_rows<float, W>(squares), c = sum_rows<float, W>(centred_squares);
+    finite &=
+        mask_bits<float>(s + c < infinity) == (1u << W) - 1;  // NaN would not last in a maximum
     norm = s > norm ? s : norm;
     centred_norm = c > centred_norm ? c : centred_norm;
   }
-  float top = 0;
-  for (int l = 0; l < W; ++l) top = largest[l] > top ? largest[l] : top;
-  const float scale = top / 127;
+  const float top = largest_lane(size), scale = top / 127;
   if (!finite || (top != 0 && scale < kInt8SmallestScale)) {
     // rows that are not finite, or so small that squares vanish: nothing can be said about them
+    memset(bytes, 128, kTile * d);
     meta[0] = 1, meta[1] = meta[2] = meta[3] = infinity;
     return;
   }
   meta[0] = top == 0 ? 1 : scale;
   const float inverse = 1 / meta[0];
-  float residual = 0;
-  for (int64_t j = 0; j < n; ++j) {
-    Floats square{};
-    Ints sum{};
-    for (int64_t k = 0; k < d; k += W) {
-      const Floats c = load<Floats>(x + j * stride + k) - load<Floats>(centre + k);
-      const Floats t = c * inverse + Exp2<float>::magic;  // rounds to an integer
-      const Ints q = (Ints)t - (Ints)broadcast<Floats>(Exp2<float>::magic);
-      const Floats off = c - (t - Exp2<float>::magic) * meta[0];
-      square += off * off;
-      sum += q;
-      store(bytes + j * d + k, __builtin_convertvector(q, Bytes));
+  Floats residual{};
+  for (int64_t r = 0; r < n; r += W) {
+    Floats squares[W];
+    ADAPTAU_UNROLL
+    for (int i = 0; i < W; ++i) {
+      Floats square{};
+      if (r + i < n) {
+        const float* row = x + (r + i) * stride;
+        for (int64_t k = 0; k < d; k += W) {
+          const Floats c = load<Floats>(row + k) - load<Floats>(centre + k);
+          const Floats t =
+              c * inverse + Exp2<float>::magic;  // rounds to an integer, in the low bits
+          const Floats off = c - (t - Exp2<float>::magic) * meta[0];
+          square += off * off;
+          store_low_bytes(bytes + (r + i) * d + k, (Ints)t ^ 128);
+        }
+      }
+      squares[reversed<W>(i)] = square;
     }
-    for (int l = 0; l < W; ++l) sums[j] += sum[l];
-    const float s = sum_lanes<float>(square);
+    const Floats s = sum_rows<float, W>(squares);
     residual = s > residual ? s : residual;
   }
-  const float slack = square_sum_slack(d);
+  memset(bytes + n * d, 128, (kTile - n) * d);
+  const float slack = square_sum_slack(d), centred = square_root(largest_lane(centred_norm));
   // `off` itself is rounded, by an ulp of an entry at most
-  meta[1] = square_root(residual) * slack + square_root(centred_norm) * 3e-7f;
-  meta[2] = square_root(centred_norm) * slack;
-  meta[3] = square_root(norm) * slack + 1e-20f;  // what vanished: the centre can be as small
+  meta[1] = square_root(largest_lane(residual)) * slack + centred * 3e-7f;
+  meta[2] = centred * slack;
+  // what vanished: the centre can be as small
+  meta[3] = square_root(largest_lane(norm)) * slack + 1e-20f;
 }
 
 #define ADAPTAU_INT8_TABLE kInt8UserLimit, quantize_panel, scan_int8, best_int8, select_rank

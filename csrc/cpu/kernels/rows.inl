@@ -27,17 +27,48 @@ T dot(int64_t n, const T* a, const T* b) {
   return s;
 }
 
+// Rows of W x W -> columns: pairs of rows trade halves, quarters, ... of their lanes.
+template <class T, int half, int... I>
+ADAPTAU_INLINE void trade(Vec<T>& a, Vec<T>& b, Indices<I...>) {
+  constexpr int n = simd<T>::lanes;
+  const Vec<T> low = __builtin_shufflevector(a, b, ((I & half) ? n + I - half : I)...);
+  b = __builtin_shufflevector(a, b, ((I & half) ? n + I : I + half)...);
+  a = low;
+}
+template <class T, int half = simd<T>::lanes / 2>
+ADAPTAU_INLINE void transpose(Vec<T>* rows) {
+  constexpr int W = simd<T>::lanes;
+  if constexpr (half > 0) {
+    ADAPTAU_UNROLL
+    for (int i = 0; i < W; ++i)
+      if ((i & half) == 0) trade<T, half>(rows[i], rows[i + half], typename MakeIndices<W>::type());
+    transpose<T, half / 2>(rows);
+  }
+}
+
+// A vector of pairs at a time, one lane each, so that every sum keeps its order.
 template <class T>
 void dots(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out) {
-  constexpr int chains = 8;
+  using V = Vec<T>;
+  constexpr int W = simd<T>::lanes;
   int64_t i = 0;
-  for (; i + chains <= count; i += chains) {
-    T s[chains] = {};
-    for (int64_t k = 0; k < n; ++k) {
+  for (; i + W <= count; i += W) {
+    V sum{};
+    int64_t k = 0;
+    for (; k + W <= n; k += W) {
+      V x[W], y[W];
       ADAPTAU_UNROLL
-      for (int c = 0; c < chains; ++c) s[c] = multiply_add(a[i + c][k], b[i + c][k], s[c]);
+      for (int l = 0; l < W; ++l) x[l] = load<V>(a[i + l] + k), y[l] = load<V>(b[i + l] + k);
+      transpose<T>(x);
+      transpose<T>(y);
+      ADAPTAU_UNROLL
+      for (int l = 0; l < W; ++l) sum += x[l] * y[l];
     }
-    for (int c = 0; c < chains; ++c) out[i + c] = s[c];
+    for (int l = 0; l < W; ++l) {
+      T s = sum[l];
+      for (int64_t m = k; m < n; ++m) s = multiply_add(a[i + l][m], b[i + l][m], s);
+      out[i + l] = s;
+    }
   }
   for (; i < count; ++i) out[i] = dot(n, a[i], b[i]);
 }
