@@ -106,7 +106,7 @@ void ByteScan::run(const ScanShare& s, CandidateLists<float>& lists) const {
       const int64_t n = kernels.scan_int8(scan_.items_in(index), scan_.lanes(g), d4, items,
                                           users_->group(g), bound, hits);
       if (n == 0) continue;
-      if (!loaded) w.reader.load(index);
+      if (!loaded) w.reader.load(index), w.reader.prefetch(index + 1);
       loaded = true;
       if (n > kManyHits) {
         score_tile(scan_, w.reader, s.range, index, g, lists, w.threshold.data() + first_lane);

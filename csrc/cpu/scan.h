@@ -68,6 +68,14 @@ class Scan {
       }
       items_ = scan_.items_in(panel);
     }
+    // A panel that will be loaded soon.
+    void prefetch(int64_t panel) const {
+      if (!scan_.in_place_ || panel >= scan_.panels()) return;
+      const T* rows = row_in_place<T>(scan_.items_, panel * kTile);
+      for (int64_t j = 0; j < scan_.items_in(panel); ++j)
+        for (int64_t k = 0; k < scan_.d_; k += kRowAlign / static_cast<int64_t>(sizeof(T)))
+          __builtin_prefetch(rows + j * scan_.items_.row_stride + k, 0, 2);
+    }
     // Scores of the loaded panel for group g: [items][48].
     const T* score(int64_t g) {
       scan_.kernels_.gemm(items_, scan_.lanes(g), scan_.d_, rows_, stride_, 1,

@@ -140,29 +140,32 @@ int64_t scan_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& pan
   for_each_int8_tile(items, lanes, d4, panel, users, [&](int64_t j, int64_t l, auto& sums) {
     constexpr int MR = sizeof(sums) / sizeof(sums[0]), NV = sizeof(sums[0]) / sizeof(Ints);
     Ints limit[NV];
-    uint32_t any = 0;
+    uint64_t lanes_hit = 0;
     ADAPTAU_UNROLL
     for (int v = 0; v < NV; ++v) {
       limit[v] = load<Ints>(threshold + l + v * W);
       Ints top = sums[0][v];
       ADAPTAU_UNROLL
       for (int r = 1; r < MR; ++r) top = larger(top, sums[r][v]);
-      any |= beyond(top, limit[v]);
+      lanes_hit |= static_cast<uint64_t>(beyond(top, limit[v])) << (v * W);
     }
-    if (any == 0) return;
-    // Constant indices only: a variable one would keep all sums in memory, inside the loop over k.
-    uint64_t reached[MR];
+    if (lanes_hit == 0) return;
+    // A bit a row. (Constant indices only: a variable one would keep all sums in memory, inside the
+    // loop over k.)
+    int32_t rows_hit[NV * W];
     ADAPTAU_UNROLL
-    for (int r = 0; r < MR; ++r) {
-      reached[r] = 0;
+    for (int v = 0; v < NV; ++v) {
+      Ints rows{};
       ADAPTAU_UNROLL
-      for (int v = 0; v < NV; ++v)
-        reached[r] |= static_cast<uint64_t>(beyond(sums[r][v], limit[v])) << (v * W);
+      for (int r = 0; r < MR; ++r) rows |= (sums[r][v] > limit[v]) & (1 << r);
+      store(rows_hit + v * W, rows);
     }
-    const int64_t rows = items - j < MR ? items - j : MR;
-    for (int r = 0; r < rows; ++r)
-      for (uint64_t bits = reached[r]; bits != 0; bits &= bits - 1)
-        hits[n++] = static_cast<uint16_t>((j + r) * kTile + l + __builtin_ctzll(bits));
+    const uint32_t valid = items - j < MR ? (1u << (items - j)) - 1 : ~0u;
+    for (; lanes_hit != 0; lanes_hit &= lanes_hit - 1) {
+      const int lane = __builtin_ctzll(lanes_hit);
+      for (uint32_t rows = rows_hit[lane] & valid; rows != 0; rows &= rows - 1)
+        hits[n++] = static_cast<uint16_t>((j + __builtin_ctz(rows)) * kTile + l + lane);
+    }
   });
   return n;
 }

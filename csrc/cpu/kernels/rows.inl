@@ -46,31 +46,39 @@ ADAPTAU_INLINE void transpose(Vec<T>* rows) {
   }
 }
 
-// A vector of pairs at a time, one lane each, so that every sum keeps its order.
+// Up to a vector of pairs, one lane each, so that every sum keeps its order; the last pair stands
+// in for those beyond `count`.
 template <class T>
-void dots(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out) {
+ADAPTAU_INLINE void dots_of_lanes(int64_t count, int64_t n, const T* const* a, const T* const* b,
+                                  T* out) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
-  int64_t i = 0;
-  for (; i + W <= count; i += W) {
-    V sum{};
-    int64_t k = 0;
-    for (; k + W <= n; k += W) {
-      V x[W], y[W];
-      ADAPTAU_UNROLL
-      for (int l = 0; l < W; ++l) x[l] = load<V>(a[i + l] + k), y[l] = load<V>(b[i + l] + k);
-      transpose<T>(x);
-      transpose<T>(y);
-      ADAPTAU_UNROLL
-      for (int l = 0; l < W; ++l) sum += x[l] * y[l];
-    }
+  V sum{};
+  int64_t k = 0;
+  for (; k + W <= n; k += W) {
+    V x[W], y[W];
+    ADAPTAU_UNROLL
     for (int l = 0; l < W; ++l) {
-      T s = sum[l];
-      for (int64_t m = k; m < n; ++m) s = multiply_add(a[i + l][m], b[i + l][m], s);
-      out[i + l] = s;
+      const int64_t p = l < count ? l : count - 1;
+      x[l] = load<V>(a[p] + k), y[l] = load<V>(b[p] + k);
     }
+    transpose<T>(x);
+    transpose<T>(y);
+    ADAPTAU_UNROLL
+    for (int l = 0; l < W; ++l) sum += x[l] * y[l];
   }
-  for (; i < count; ++i) out[i] = dot(n, a[i], b[i]);
+  for (int64_t l = 0; l < count; ++l) {
+    T s = sum[l];
+    for (int64_t m = k; m < n; ++m) s = multiply_add(a[l][m], b[l][m], s);
+    out[l] = s;
+  }
+}
+template <class T>
+void dots(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out) {
+  constexpr int64_t W = simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + W <= count; i += W) dots_of_lanes<T>(W, n, a + i, b + i, out + i);
+  if (i < count) dots_of_lanes<T>(count - i, n, a + i, b + i, out + i);
 }
 
 template <class T>
