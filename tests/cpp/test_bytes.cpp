@@ -368,6 +368,13 @@ void extreme_norms() {
         scan(c, false);
         best(c);
       }
+  // a centre so far away that centred scores overflow though scores do not
+  for (float far : {8e18f, -8e18f}) {
+    const Bytes c(random_rows(16, 5, 9, 1e21), random_rows(24, 5, 10, 1e12),
+                  std::vector<float>(5, far));
+    scan(c, false);
+    best(c);
+  }
   // a chain that is infinite after its first step, about a third of them, and a product that is not
   const float largest = std::numeric_limits<float>::max() / 3e20f;
   Rows items = random_rows(48, 3, 11, 1);
