@@ -39,26 +39,24 @@ struct Bytes {
         centre(ld, 0.f),
         user_rows(padded_rows(this->users)),
         item_rows(padded_rows(this->items)),
-        bytes(kTile * ld),
-        sums(kTile),
-        start(kTile) {
+        bytes(kTile * ld) {
     std::copy(centre.begin(), centre.end(), this->centre.get());
     quantized = std::make_unique<QuantizedUsers>(this->users.size(), d, ld, user_rows.get(),
                                                  this->centre.get(), kernels.int8_user_limit);
     kernels.quantize_panel(this->items.size(), ld, ld, item_rows.get(), this->centre.get(),
-                           bytes.get(), sums.get(), meta);
-    for (int j = 0; j < kTile; ++j) start[j] = -(kernels.int8_user_limit + 1) * sums[j];
+                           bytes.get(), meta);
   }
-  Int8Panel panel() const { return as_panel(bytes.get(), start.get(), meta); }
+  Int8Panel panel() const { return as_panel(bytes.get(), meta); }
   Int8Users group() const { return quantized->group(0); }
 
   int byte_of_user(int64_t l, int64_t k) const {
-    return group().bytes[(k / 4 * kTile + l) * 4 + k % 4] - (kernels.int8_user_limit + 1);
+    return group().bytes[(k / 4 * kTile + l) * 4 + k % 4];
   }
+  int byte_of_item(int64_t j, int64_t k) const { return bytes[j * ld + k] - 128; }
   // What the kernel's integers say, and at most how far a score is from it.
   double from_bytes(int64_t j, int64_t l) const {
     int64_t sum = 0;
-    for (int64_t k = 0; k < ld; ++k) sum += int64_t{byte_of_user(l, k)} * bytes[j * ld + k];
+    for (int64_t k = 0; k < ld; ++k) sum += int64_t{byte_of_user(l, k)} * byte_of_item(j, k);
     return static_cast<double>(group().scale[l]) * meta[0] * static_cast<double>(sum);
   }
   double error(int64_t l) const {
@@ -75,8 +73,7 @@ struct Bytes {
   const Rows users, items;
   const int64_t d, ld, lanes;
   Buffer<float> centre, user_rows, item_rows;
-  Buffer<int8_t> bytes;
-  Buffer<int32_t> sums, start;
+  Buffer<uint8_t> bytes;
   float meta[4];
   std::unique_ptr<QuantizedUsers> quantized;
 
@@ -104,23 +101,19 @@ void promises(const Bytes& c) {
     const auto centred = [&](int64_t k) {
       return static_cast<double>(c.items[j][k] - c.centre[k]);  // rounded to float
     };
-    int32_t sum = 0;
     for (int64_t k = 0; k < c.d; ++k) {
-      const int q = c.bytes[j * c.ld + k];
-      sum += q;
+      const int q = c.byte_of_item(j, k);
       top = std::max(top, std::abs(centred(k)));
       CHECK(std::abs(q) <= 127);
       CHECK_NEAR(double{c.meta[0]} * q, centred(k), 0.5001 * c.meta[0]);
     }
-    CHECK(c.sums[j] == sum);
     residual = std::max(residual, norm(c.d, [&](int64_t k) {
-                          return centred(k) - double{c.meta[0]} * c.bytes[j * c.ld + k];
+                          return centred(k) - double{c.meta[0]} * c.byte_of_item(j, k);
                         }));
     centred_norm = std::max(centred_norm, norm(c.d, centred));
     length = std::max(length, norm(c.d, [&](int64_t k) { return double{c.items[j][k]}; }));
   }
-  for (int64_t i = n * c.ld; i < kTile * c.ld; ++i) CHECK(c.bytes[i] == 0);
-  for (int64_t j = n; j < kTile; ++j) CHECK(c.sums[j] == 0);
+  for (int64_t i = n * c.ld; i < kTile * c.ld; ++i) CHECK(c.bytes[i] == 128);
   const double loose = 1 + 4e-7 * static_cast<double>(c.ld + 64);
   if (top > 0) CHECK_NEAR(c.meta[0], top / 127, 1e-6 * top);
   CHECK(c.meta[1] >= residual && c.meta[1] <= residual * loose + 4e-7 * centred_norm);
@@ -136,8 +129,12 @@ void promises(const Bytes& c) {
     const double size = norm(c.d, u);
     const double off = norm(c.d, [&](int64_t k) { return u(k) - rounded(k); });
     const double chain = static_cast<double>(c.d) * kRoundoff;
-    for (int64_t k = 0; k < c.d; ++k)
+    int32_t sum = 0;
+    for (int64_t k = 0; k < c.d; ++k) {
       CHECK(std::abs(c.byte_of_user(l, k)) <= c.kernels.int8_user_limit);
+      sum += c.byte_of_user(l, k);
+    }
+    CHECK(group.offset[l] == 128 * sum);
     CHECK(group.norm[l] >= norm(c.d, rounded));
     CHECK(group.residual[l] >= off + kRoundoff * size);
     CHECK(group.residual[l] <= 1.0001 * off + 3 * kRoundoff * size);
@@ -195,15 +192,15 @@ int64_t scan(const Bytes& c, bool usable = true) {
   return beside;
 }
 
-// Lower bounds of the largest centred score in every group of eight.
-void best(const Bytes& c) {
-  const int64_t n = static_cast<int64_t>(c.items.size()), groups = (n + 7) / 8;
-  Buffer<float> out(kTile / 8 * kTile, -1.f);
-  c.kernels.best_int8(n, c.lanes, c.ld / 4, c.panel(), c.group(), out.get());
+// Lower bounds of the largest centred score in every group of so many items.
+void best_of(const Bytes& c, int64_t size) {
+  const int64_t n = static_cast<int64_t>(c.items.size()), groups = (n + size - 1) / size;
+  Buffer<float> out(kTile / size * kTile, -1.f);
+  c.kernels.best_int8(n, c.lanes, c.ld / 4, size, c.panel(), c.group(), out.get());
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t l = 0; l < static_cast<int64_t>(c.users.size()); ++l) {
       double score = -std::numeric_limits<double>::infinity(), from_bytes = score;
-      for (int64_t j = g * 8; j < std::min(n, g * 8 + 8); ++j) {
+      for (int64_t j = g * size; j < std::min(n, (g + 1) * size); ++j) {
         const double s = c.centred_score(j, l);
         score = s >= score ? s : score;  // NaN reaches no bound
         from_bytes = std::max(from_bytes, c.from_bytes(j, l));
@@ -213,7 +210,11 @@ void best(const Bytes& c) {
       const double expected = from_bytes - c.error(l) - 2e-6 * std::abs(from_bytes);
       CHECK(!std::isfinite(low) || low >= expected - 1e-5 * c.error(l));
     }
-  for (int64_t i = groups * kTile; i < kTile / 8 * kTile; ++i) CHECK(out[i] == -1);
+  for (int64_t i = groups * kTile; i < kTile / size * kTile; ++i) CHECK(out[i] == -1);
+}
+void best(const Bytes& c) {
+  best_of(c, 8);
+  best_of(c, kTile);
 }
 
 void ordinary_rows() {
