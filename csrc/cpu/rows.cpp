@@ -37,14 +37,19 @@ void read_row(const Matrix& m, int64_t index, T* out, int64_t ld) {
 template <class T>
 void read_rows(const Matrix& m, int64_t first, int64_t n, bool normalise, const Kernels<T>& kernels,
                T* out, int64_t ld, T* inverse_norm) {
-  for (int64_t r = 0; r < n; ++r) read_row(m, first + r, out + r * ld, ld);
+  const bool in_place = normalise && readable_in_place<T>(m) && m.cols == ld;
+  if (!in_place)
+    for (int64_t r = 0; r < n; ++r) read_row(m, first + r, out + r * ld, ld);
   if (normalise) {
+    const T* x = in_place ? row_in_place<T>(m, first) : out;
+    const int64_t stride = in_place ? m.row_stride : ld;
     // one row at a time where the caller does not want the norms: they need somewhere to go
     T unused;
     if (inverse_norm != nullptr) {
-      kernels.normalize(n, m.cols, ld, out, inverse_norm);
+      kernels.normalize(n, ld, x, stride, out, inverse_norm);
     } else {
-      for (int64_t r = 0; r < n; ++r) kernels.normalize(1, m.cols, ld, out + r * ld, &unused);
+      for (int64_t r = 0; r < n; ++r)
+        kernels.normalize(1, ld, x + r * stride, stride, out + r * ld, &unused);
     }
   } else if (inverse_norm != nullptr) {
     for (int64_t r = 0; r < n; ++r) inverse_norm[r] = 1;

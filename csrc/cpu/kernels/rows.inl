@@ -93,17 +93,14 @@ __attribute__((noinline)) T normalize_rescaled(int64_t d, T* x) {
 }
 
 template <class T>
-void normalize(int64_t n, int64_t d, int64_t ld, T* x, T* inverse_norm) {
+void normalize(int64_t n, int64_t ld, const T* x, int64_t stride, T* out, T* inverse_norm) {
   using V = Vec<T>;
-  for (int64_t r = 0; r < n; ++r, x += ld) {
+  for (int64_t r = 0; r < n; ++r, x += stride, out += ld) {
     const T square = dot_padded(ld, x, x);
-    if (!(square >= Limits<T>::safe_square && square <= 1 / Limits<T>::safe_square)) {
-      inverse_norm[r] = normalize_rescaled(d, x);
-      continue;
-    }
-    const T inverse = 1 / square_root(square);
-    for (int64_t k = 0; k < ld; k += simd<T>::lanes) store(x + k, load<V>(x + k) * inverse);
-    inverse_norm[r] = inverse;
+    const bool safe = square >= Limits<T>::safe_square && square <= 1 / Limits<T>::safe_square;
+    const T scale = safe ? 1 / square_root(square) : T(1);
+    for (int64_t k = 0; k < ld; k += simd<T>::lanes) store(out + k, load<V>(x + k) * scale);
+    inverse_norm[r] = safe ? scale : normalize_rescaled(ld, out);
   }
 }
 
