@@ -91,18 +91,29 @@ class SampledSoftmax {
       terms_of_row_.resize(B_);
     }
     for_each_task(parallel_, (B_ + kTile - 1) / kTile, [&](int64_t task, int) {
-      for (int64_t b = task * kTile; b < std::min((task + 1) * kTile, B_); ++b) {
+      const int64_t first = task * kTile, last = std::min(first + kTile, B_);
+      for (int64_t b = first; b < last; ++b) {
         T* user = users_.get() + b * ld_;
         T* positive = positives_.get() + b * ld_;
         T item_inverse_norm;
         read_rows(p_.user_table, p_.users != nullptr ? p_.users[b] : b, 1, terms_.normalize.user,
                   kernels_, user, ld_, &user_inverse_norm_[b]);
         read_items(p_.positives[b], 1, positive, &item_inverse_norm);
-        positive_score_[b] = kernels_.dot(d_, user, positive);
         if (p_.item_l2 != 0) squares_[b] = square_of_item(positive, item_inverse_norm);
         shift_[b] = scale_[b] = static_cast<T>(kLog2e / terms_.tau[b]);
       }
+      dot_users(first, last, positives_.get(), positive_score_.get() + first);
     });
+  }
+
+  // out[i] = <u^_b, x_b> of rows b = first + i < last, at most kTile
+  void dot_users(int64_t first, int64_t last, const T* x, T* out) const {
+    const T *a[kTile], *b[kTile];
+    for (int64_t r = first; r < last; ++r) {
+      a[r - first] = users_.get() + r * ld_;
+      b[r - first] = x + r * ld_;
+    }
+    kernels_.dots(last - first, d_, a, b, out);
   }
 
   void user_pass() {
@@ -122,7 +133,12 @@ class SampledSoftmax {
         for (int64_t b = first_row; b < last_row; ++b) find_shift(b);
         visit_buckets(first, last, {false, true, gradients_});
       }
-      for (int64_t b = first_row; b < last_row; ++b) finish_row(b);
+      for (int64_t b = first_row; b < last_row; b += kTile) {
+        const int64_t end = std::min(b + kTile, last_row);
+        T user_dot_o[kTile];
+        if (gradients_) dot_users(b, end, o_.get(), user_dot_o);
+        for (int64_t r = b; r < end; ++r) finish_row(r, user_dot_o[r - b]);
+      }
     });
   }
 
@@ -183,7 +199,7 @@ class SampledSoftmax {
     shift_[b] = top;
   }
 
-  void finish_row(int64_t b) {
+  void finish_row(int64_t b, T user_dot_o) {
     const RowTotals totals{shift_[b] * kLn2, sum_[b], unit_shift_[b] * kLn2, unit_sum_[b],
                            static_cast<double>(positive_score_[b])};
     const RowTerms row = finish_losses(terms_, b, p_.positives[b], totals, out_);
@@ -192,7 +208,7 @@ class SampledSoftmax {
     terms_of_row_[b] = row;
     T* o = o_.get() + b * ld_;
     const T* user = users_.get() + b * ld_;
-    finish_temperatures(terms_, b, row, kernels_.dot(d_, user, o), totals.positive_score, out_);
+    finish_temperatures(terms_, b, row, user_dot_o, totals.positive_score, out_);
     scale_[b] = static_cast<T>(row.coefficient * row.inv_tau);  // from here on of the gradients
     if (out_.grad_users == nullptr) return;
     const T from_positive = static_cast<T>(row.positive * row.inv_positive_tau);

@@ -92,15 +92,33 @@ __attribute__((noinline)) T normalize_rescaled(int64_t d, T* x) {
   return norm > Limits<T>::max / lift ? Limits<T>::max : norm * lift;
 }
 
+// A vector of rows at a time, one norm a lane; the last ones may count several times.
 template <class T>
 void normalize(int64_t n, int64_t ld, const T* x, int64_t stride, T* out, T* inverse_norm) {
   using V = Vec<T>;
-  for (int64_t r = 0; r < n; ++r, x += stride, out += ld) {
-    const T square = dot_padded(ld, x, x);
-    const bool safe = square >= Limits<T>::safe_square && square <= 1 / Limits<T>::safe_square;
-    const T scale = safe ? 1 / square_root(square) : T(1);
-    for (int64_t k = 0; k < ld; k += simd<T>::lanes) store(out + k, load<V>(x + k) * scale);
-    inverse_norm[r] = safe ? scale : normalize_rescaled(ld, out);
+  constexpr int W = simd<T>::lanes;
+  constexpr T least = Limits<T>::safe_square, most = 1 / Limits<T>::safe_square;
+  for (int64_t first = 0; first < n; first += W) {
+    const int64_t rows = n - first < W ? n - first : W;
+    V products[W];
+    ADAPTAU_UNROLL
+    for (int i = 0; i < W; ++i) {
+      const T* row = x + (first + (i < rows ? i : rows - 1)) * stride;
+      V s{};
+      for (int64_t k = 0; k < ld; k += W) s += load<V>(row + k) * load<V>(row + k);
+      products[i] = s;
+    }
+    const V square = merge_rows<T, W>(products);
+    T scale[W];
+    for (int i = 0; i < W; ++i)
+      scale[i] = square[i] >= least && square[i] <= most ? 1 / square_root(square[i]) : T(0);
+    for (int64_t r = first; r < first + rows; ++r) {
+      const T inverse = scale[r - first];
+      const V factor = broadcast<V>(inverse != 0 ? inverse : T(1));
+      for (int64_t k = 0; k < ld; k += W)
+        store(out + r * ld + k, load<V>(x + r * stride + k) * factor);
+      inverse_norm[r] = inverse != 0 ? inverse : normalize_rescaled(ld, out + r * ld);
+    }
   }
 }
 

@@ -104,42 +104,58 @@ struct Group {
     ADAPTAU_UNROLL
     for (int g = 0; g < W / step; ++g) {
       if (g * step >= n) break;
-      Vec<T> products[step];
+      Vec<T> products[step] = {};
+      const T* x[step];
       ADAPTAU_UNROLL
-      for (int i = 0; i < step; ++i) {
-        const T* x = row(g * step + i);
-        Vec<T> s{};
-        if constexpr (NV != 0) {
+      for (int i = 0; i < step; ++i) x[i] = row(g * step + i);
+      if constexpr (NV != 0) {
+        ADAPTAU_UNROLL
+        for (int i = 0; i < step; ++i) {
           ADAPTAU_UNROLL
-          for (int k = 0; k < NV; ++k) s += u.v[k] * load<Vec<T>>(x + k * W);
-        } else {
-          for (int64_t k = 0; k < d; k += W) s += load<Vec<T>>(user + k) * load<Vec<T>>(x + k);
+          for (int k = 0; k < NV; ++k) products[i] += u.v[k] * load<Vec<T>>(x[i] + k * W);
         }
-        products[i] = s;
+      } else {
+        for (int64_t k = 0; k < d; k += W) {
+          ADAPTAU_UNROLL
+          for (int i = 0; i < step; ++i)
+            products[i] += load<Vec<T>>(user + k) * load<Vec<T>>(x[i] + k);
+        }
       }
       sums[g] = merge_rows<T, step>(products);
     }
     return merge_rows<T, W / step, step>(sums);
   }
 
-  // o += sum of e[i] * item
-  ADAPTAU_INLINE void accumulate(const T* e, Row<T, NV>& acc, T* o) const {
+  // acc += sum of e[i] * item, C vectors of the rows from k on
+  template <int C>
+  ADAPTAU_INLINE void add_part(const T* e, int64_t k, Vec<T> (&acc)[C]) const {
     ADAPTAU_UNROLL
     for (int g = 0; g < W / step; ++g) {
       if (g * step >= n) break;
       ADAPTAU_UNROLL
       for (int i = g * step; i < (g + 1) * step; ++i) {
-        const T* x = row(i);
+        const T* x = row(i) + k;
         const Vec<T> weight = broadcast<Vec<T>>(e[i]);
-        if constexpr (NV != 0) {
-          ADAPTAU_UNROLL
-          for (int k = 0; k < NV; ++k) acc.v[k] += weight * load<Vec<T>>(x + k * W);
-        } else {
-          for (int64_t k = 0; k < d; k += W)
-            store(o + k, load<Vec<T>>(o + k) + weight * load<Vec<T>>(x + k));
-        }
+        ADAPTAU_UNROLL
+        for (int c = 0; c < C; ++c) acc[c] += weight * load<Vec<T>>(x + c * W);
       }
     }
+  }
+  ADAPTAU_INLINE void accumulate(const T* e, Row<T, NV>& acc, T* o) const {
+    if constexpr (NV != 0) {
+      add_part(e, 0, acc.v);
+    } else {
+      int64_t k = 0;
+      for (; k + 4 * W <= d; k += 4 * W) accumulate_part<4>(e, o + k, k);
+      for (; k < d; k += W) accumulate_part<1>(e, o + k, k);
+    }
+  }
+  template <int C>
+  ADAPTAU_INLINE void accumulate_part(const T* e, T* o, int64_t k) const {
+    Row<T, C> acc;
+    acc.load(o);
+    add_part(e, k, acc.v);
+    acc.store(o);
   }
 };
 
@@ -218,30 +234,37 @@ void bucket_of_users(const BucketSamples<T>& bucket, const T* users, const Sampl
   if (acc_row != nullptr) acc.store(acc_row);
 }
 
+// C vectors of the rows from k on; NV as above.
+template <class T, int NV, int C>
+ADAPTAU_INLINE void scatter_part(const BucketSamples<T>& bucket, int64_t k, const T* users,
+                                 const T* scale, const T* values, T* grad) {
+  using V = Vec<T>;
+  constexpr int W = simd<T>::lanes;
+  const BucketSamples<T> b = bucket;  // a copy that stores cannot change
+  for (int64_t r = 0; r < b.rows; ++r) {
+    Row<T, C> w;
+    w.load(users + r * b.d + k);
+    ADAPTAU_UNROLL
+    for (int c = 0; c < C; ++c) w.v[c] *= scale[r];
+    for (int64_t p = b.starts[r], end = b.starts[r + 1]; p < end; ++p) {
+      T* g = grad + b.local[p] * (NV != 0 ? NV * W : b.d) + k;
+      const V e = broadcast<V>(values[p]);
+      ADAPTAU_UNROLL
+      for (int c = 0; c < C; ++c) store(g + c * W, load<V>(g + c * W) + e * w.v[c]);
+    }
+  }
+}
 template <class T, int NV>
 void scatter_bucket(const BucketSamples<T>& bucket, const T* users, const T* scale, const T* values,
                     T* grad) {
-  using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
-  for (int64_t r = 0; r < bucket.rows; ++r) {
-    const T* user = users + r * bucket.d;
-    Row<T, NV> w;
-    w.load(user);
-    ADAPTAU_UNROLL
-    for (int k = 0; k < NV; ++k) w.v[k] *= scale[r];
-    const uint16_t* local = bucket.local;  // here and below: stores to grad might change *bucket
-    for (int64_t p = bucket.starts[r], end = bucket.starts[r + 1]; p < end; ++p) {
-      T* g = grad + local[p] * (NV != 0 ? NV * W : bucket.d);
-      if constexpr (NV != 0) {
-        const V e = broadcast<V>(values[p]);
-        ADAPTAU_UNROLL
-        for (int k = 0; k < NV; ++k) store(g + k * W, load<V>(g + k * W) + e * w.v[k]);
-      } else {
-        const V e = broadcast<V>(values[p] * scale[r]);
-        for (int64_t k = 0; k < bucket.d; k += W)
-          store(g + k, load<V>(g + k) + e * load<V>(user + k));
-      }
-    }
+  if constexpr (NV != 0) {
+    scatter_part<T, NV, NV>(bucket, 0, users, scale, values, grad);
+  } else {
+    int64_t k = 0;
+    for (; k + 4 * W <= bucket.d; k += 4 * W)
+      scatter_part<T, NV, 4>(bucket, k, users, scale, values, grad);
+    for (; k < bucket.d; k += W) scatter_part<T, NV, 1>(bucket, k, users, scale, values, grad);
   }
 }
 
@@ -251,7 +274,9 @@ ADAPTAU_INLINE void dispatch_row(int64_t d, A&&... arguments) {
   switch (d / simd<T>::lanes) {
     case 1: return F<T, 1>::run(arguments...);
     case 2: return F<T, 2>::run(arguments...);
+    case 3: return F<T, 3>::run(arguments...);
     case 4: return F<T, 4>::run(arguments...);
+    case 6: return F<T, 6>::run(arguments...);
     case 8: return F<T, 8>::run(arguments...);
     default: return F<T, 0>::run(arguments...);
   }
