@@ -51,7 +51,12 @@ void SortedSamples::sort_block(int64_t block, Draw draw, const void* context, in
       }
     }
   };
-  for (int64_t r = 0; r < rows; ++r) draw(context, first_row(block) + r, ids + r * N);
+  for (int64_t r = 0; r < rows; ++r) {
+    draw(context, first_row(block) + r, ids + r * N);
+    // Placing writes all over the block: its lines are fetched meanwhile.
+    for (int64_t n = 0; n < N; n += 32)
+      __builtin_prefetch(local + (first_row(block) + r) * N + n, 1);
+  }
   for_each_pair([](int32_t, uint32_t* count) { ++*count; });
   uint32_t total = static_cast<uint32_t>(first_row(block) * N);
   for (int64_t cell = 0; cell < cells; ++cell) {

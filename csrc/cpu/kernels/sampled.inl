@@ -42,32 +42,28 @@ void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* 
   constexpr int columns = 4 * kWordLanes;
   constexpr uint64_t low = 0xffffffffu;
   constexpr auto lanes = MakeIndices<kWordLanes>::type();
-  const Words items = broadcast<Words>(static_cast<uint64_t>(n_items));
+  const Words items = broadcast<Words>(static_cast<uint64_t>(n_items)),
+              threshold = broadcast<Words>(static_cast<uint64_t>(rejection_threshold(n_items)));
   for (int64_t first = 0; first < n; first += columns) {
-    Words word[4], product[4], suspect{};  // a low product below n_items may have to be drawn again
+    Words word[4], product[4], rejected{};
     philox_blocks(seed, row, static_cast<uint32_t>(first / 4), word);
     ADAPTAU_UNROLL
     for (int w = 0; w < 4; ++w) {
       product[w] = wide_multiply(word[w], items);
-      suspect |= (Words)((product[w] & low) < items);
+      rejected |= (Words)((product[w] & low) < threshold);
     }
     // The ids are the high halves: columns 4 l, 4 l + 1 of block l, then 4 l + 2, 4 l + 3.
     const Words front = (product[0] >> 32) | (product[1] & ~low),
                 back = (product[2] >> 32) | (product[3] & ~low);
-    int32_t drawn[columns];
+    const int64_t count = n - first < columns ? n - first : columns;
+    int32_t last[columns];
+    int32_t* drawn = count == columns ? ids + first : last;
     store(drawn, interleave<0>(front, back, lanes));
     store(drawn + columns / 2, interleave<kWordLanes / 2>(front, back, lanes));
-    const int64_t count = n - first < columns ? n - first : columns;
-    if (mask_bits<double>((IVec<double>)suspect))
+    if (mask_bits<double>((IVec<double>)rejected))
       for (int64_t i = 0; i < count; ++i)
-        drawn[i] = static_cast<int32_t>(draw_from_word(seed, row, static_cast<uint32_t>(first + i),
-                                                       n_items,
-                                                       static_cast<uint32_t>(word[i % 4][i / 4])));
-    if (count == columns) {
-      memcpy(ids + first, drawn, sizeof drawn);
-    } else {
-      memcpy(ids + first, drawn, sizeof(int32_t) * count);
-    }
+        drawn[i] = static_cast<int32_t>(draw(seed, row, static_cast<uint32_t>(first + i), n_items));
+    if (count < columns) memcpy(ids + first, last, sizeof(int32_t) * count);
   }
 }
 
@@ -181,12 +177,11 @@ void bucket_of_users(const BucketSamples<T>& bucket, const T* users, const Sampl
       acc.load(last_row);
       acc_row = last_row;
     }
-    const T* e = weights[turn];
     if (last.n == W) {
-      last.n = W;
-      last.accumulate(e, acc, last_row);
+      last.n = W;  // a constant: the checks against n disappear
+      last.accumulate(weights[turn], acc, last_row);
     } else {
-      last.accumulate(e, acc, last_row);
+      last.accumulate(weights[turn], acc, last_row);
     }
   };
   for (int64_t r = 0; r < b.rows; ++r) {
