@@ -42,7 +42,12 @@ class BuildOperators(build_ext):
                 [table],
                 output_dir=str(Path(self.build_temp) / name),
                 macros=[("ADAPTAU_ISA", name), ("ADAPTAU_VECTOR_BYTES", str(vector_bytes))],
-                extra_postargs=[*ext.extra_compile_args, "-ffp-contract=fast", *flags],
+                extra_postargs=[
+                    *ext.extra_compile_args,
+                    "-ffp-contract=fast",
+                    "-fno-math-errno",
+                    *flags,
+                ],
                 depends=ext.depends,
             )
         super().build_extension(ext)

@@ -49,17 +49,16 @@ struct Int16Factors {
   const float* scale;
 };
 
-// Samples of one bucket of items, ordered by row: row r owns [starts[r], starts[r + 1]). Rows of
-// users, of O and of gradients are d apart, item rows ld apart; d is a multiple of the vector
-// length.
+// Samples of some rows that fell into one bucket of items, ordered by row: row r owns
+// [starts[r], starts[r + 1]). Rows of items, of users, of O and of gradients are d apart, d a
+// multiple of the vector length.
 template <class T>
 struct BucketSamples {
   int64_t rows;
   const uint32_t* starts;  // [rows + 1] positions into local / values
   const uint16_t* local;   // item within the bucket
-  const T* table;          // the bucket's first item row
-  int64_t ld, d;
-  const T* inverse_norm;  // of the bucket's items, or nullptr: 1
+  const T* items;          // the bucket's first row
+  int64_t d;
 };
 
 // What to do with a bucket; all three at once where no shift has to be found first.
@@ -67,9 +66,10 @@ struct SampledSteps {
   bool score, exponentiate, accumulate;
 };
 
-// Base-2 soft-max state of the rows, as ExpState.
+// Base-2 soft-max state of the rows, as ExpState; scale = log2(e) / tau.
 template <class T>
 struct SampledState {
+  const T* scale;
   const T* shift;
   double* sum;
   const T* inv_k;
@@ -106,11 +106,10 @@ struct Kernels {
   void (*gemm)(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_col,
                const T* b, int64_t ldb, T* c, int64_t ldc, bool accumulate);
 
-  // out[n, ld] = unit rows of x[n, ld], `stride` apart and zero beyond d (x may be out);
-  // inverse_norm[n] = 1 / |x| (0 for a zero row, which stays zero), or nullptr. Safe for any finite
-  // norm; the result does not depend on n.
-  void (*normalize)(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* out,
-                    T* inverse_norm);
+  // out[n, ld] = unit rows of x, `stride` apart (x may be out); inverse_norm[n] = 1 / |x| (0 for a
+  // zero row, which stays zero), or nullptr. ld is a multiple of the vector length. Safe for any
+  // finite norm; the result does not depend on n.
+  void (*normalize)(int64_t n, int64_t ld, const T* x, int64_t stride, T* out, T* inverse_norm);
 
   // out[r] = <a_r, b_r> of n rows; ld is a multiple of the vector length. The order of the sum is
   // the vector's, unlike that of `dot`.
@@ -190,13 +189,13 @@ struct Kernels {
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
 
-  // score: values[p] = <user row, item row> * inverse_norm. exponentiate: values[p] =
-  // exp2(values[p] - shift), sums to the state. accumulate: o[row] += sum_p values[p] *
-  // inverse_norm * item row.
-  void (*sampled_users)(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
+  // score: values[p] = <user row, item row> * scale. exponentiate: values[p] = exp2(values[p] -
+  // shift), sums to the state. accumulate: o[row] += sum_p values[p] * item row.
+  void (*sampled_users)(const BucketSamples<T>& samples, const T* users, const SampledSteps& steps,
                         const SampledState<T>& state, T* values, T* o);
-  // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row.
-  void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad);
+  // grad[item] += values[p] * scale[row] * user row; grad is the bucket's first gradient row.
+  void (*sampled_scatter)(const BucketSamples<T>& samples, const T* users, const T* scale,
+                          const T* values, T* grad);
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,

@@ -40,12 +40,12 @@ template <class T>
 void read_rows(const Matrix& m, int64_t first, int64_t n, bool normalise, const Kernels<T>& kernels,
                T* out, int64_t ld, T* inverse_norm) {
   if (normalise && m.cols == ld && readable_in_place<T>(m)) {
-    kernels.normalize(n, ld, ld, row_in_place<T>(m, first), m.row_stride, out, inverse_norm);
+    kernels.normalize(n, ld, row_in_place<T>(m, first), m.row_stride, out, inverse_norm);
     return;
   }
   for (int64_t r = 0; r < n; ++r) read_row(m, first + r, out + r * ld, ld);
   if (normalise) {
-    kernels.normalize(n, m.cols, ld, out, ld, out, inverse_norm);
+    kernels.normalize(n, ld, out, ld, out, inverse_norm);
   } else if (inverse_norm != nullptr) {
     std::fill_n(inverse_norm, n, T(1));
   }

@@ -232,7 +232,7 @@ void normalisation(const Kernels<T>& kernels) {
       std::vector<double> expected(d);
       for (int64_t k = 0; k < d; ++k)
         expected[k] = static_cast<double>(x[k]) / scale / std::sqrt(square);
-      kernels.normalize(1, d, ld, x.get(), ld, x.get(), inverse.get());
+      kernels.normalize(1, ld, x.get(), ld, x.get(), inverse.get());
       for (int64_t k = 0; k < d; ++k) CHECK_NEAR(x[k], expected[k], (d + 8) * roundoff<T>());
       for (int64_t k = d; k < ld; ++k) CHECK(x[k] == 0);
       const double inverse_norm = 1 / std::sqrt(square) / scale;
@@ -242,10 +242,10 @@ void normalisation(const Kernels<T>& kernels) {
         CHECK(inverse[0] == std::numeric_limits<T>::max());
     }
   Buffer<T> zero(16, T(0)), inverse(1, T(1));
-  kernels.normalize(1, 3, 16, zero.get(), 16, zero.get(), inverse.get());
+  kernels.normalize(1, 16, zero.get(), 16, zero.get(), inverse.get());
   CHECK(inverse[0] == 0 && zero[0] == 0);
   zero[1] = std::numeric_limits<T>::infinity();
-  kernels.normalize(1, 3, 16, zero.get(), 16, zero.get(), inverse.get());
+  kernels.normalize(1, 16, zero.get(), 16, zero.get(), inverse.get());
   CHECK(std::isnan(zero[0]) && std::isnan(inverse[0]));
 }
 

@@ -264,10 +264,10 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
           centred_square += c * c;
         }
       }
-      squares[reversed<W>(i)] = square;
-      centred_squares[reversed<W>(i)] = centred_square;
+      squares[i] = square;
+      centred_squares[i] = centred_square;
     }
-    const Floats s = sum_rows<float, W>(squares), c = sum_rows<float, W>(centred_squares);
+    const Floats s = merge_rows<float, W>(squares), c = merge_rows<float, W>(centred_squares);
     finite &=
         mask_bits<float>(s + c < infinity) == (1u << W) - 1;  // NaN would not last in a maximum
     norm = s > norm ? s : norm;
@@ -299,9 +299,9 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
           store_low_bytes(bytes + (r + i) * d + k, (Ints)t ^ 128);
         }
       }
-      squares[reversed<W>(i)] = square;
+      squares[i] = square;
     }
-    const Floats s = sum_rows<float, W>(squares);
+    const Floats s = merge_rows<float, W>(squares);
     residual = s > residual ? s : residual;
   }
   memset(bytes + n * d, 128, (kTile - n) * d);

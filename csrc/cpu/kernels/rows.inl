@@ -141,13 +141,12 @@ ADAPTAU_INLINE Vec<T> row_dots(int64_t count, int64_t ld, const T* a, int64_t a_
   V partial[W];
   ADAPTAU_UNROLL
   for (int i = 0; i < W; ++i)
-    partial[reversed<W>(i)] = i < count ? products<T>(ld, a + i * a_stride, b + i * b_stride) : V{};
-  return sum_rows<T, W>(partial);
+    partial[i] = i < count ? products<T>(ld, a + i * a_stride, b + i * b_stride) : V{};
+  return merge_rows<T, W>(partial);
 }
 
 template <class T>
-void normalize(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* out,
-               T* inverse_norm) {
+void normalize(int64_t n, int64_t ld, const T* x, int64_t stride, T* out, T* inverse_norm) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
   for (int64_t r = 0; r < n; r += W, x += W * stride, out += W * ld) {
@@ -162,7 +161,7 @@ void normalize(int64_t n, int64_t d, int64_t ld, const T* x, int64_t stride, T* 
         store(unit + k, load<V>(x + i * stride + k) * (safe ? inverse : T(1)));
         __builtin_prefetch(x + (i + kTile) * stride + k, 0, 2);  // the next panel's
       }
-      if (!safe) inverse = normalize_rescaled(d, unit);
+      if (!safe) inverse = normalize_rescaled(ld, unit);
       if (inverse_norm != nullptr) inverse_norm[r + i] = inverse;
     }
   }

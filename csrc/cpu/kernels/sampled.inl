@@ -1,6 +1,6 @@
 // The sampled loss: one bucket of items (small enough to stay in the second-level cache) against
-// the users that drew from it. A user's row sits in NV registers while its samples are gathered; NV
-// = 0 stands for rows that do not fit, read from memory instead.
+// the rows that drew from it. A row of NV vectors sits in registers while its samples are gathered;
+// NV = 0 stands for rows that do not fit, read from memory instead.
 
 namespace adaptau {
 namespace ADAPTAU_ISA {
@@ -9,10 +9,11 @@ namespace {
 // Words of the Philox blocks [first, first + kWordLanes) of one row, attempt 0: word[w], lane =
 // block.
 ADAPTAU_INLINE void philox_blocks(uint64_t seed, int64_t row, uint32_t first, Words (&word)[4]) {
-  Words block{};
+  Words lane;
   ADAPTAU_UNROLL
-  for (int l = 0; l < kWordLanes; ++l) block[l] = first + l;
-  Words c0 = block, c1 = broadcast<Words>(static_cast<uint64_t>(static_cast<uint32_t>(row))),
+  for (int l = 0; l < kWordLanes; ++l) lane[l] = l;
+  Words c0 = lane + static_cast<uint64_t>(first),
+        c1 = broadcast<Words>(static_cast<uint64_t>(static_cast<uint32_t>(row))),
         c2 = broadcast<Words>(static_cast<uint64_t>(row) >> 32), c3{};
   const Words m0 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier0)),
               m1 = broadcast<Words>(static_cast<uint64_t>(kPhiloxMultiplier1));
@@ -31,165 +32,234 @@ ADAPTAU_INLINE void philox_blocks(uint64_t seed, int64_t row, uint32_t first, Wo
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
+// a's and b's lanes in turns, the first or the second half of them.
+template <int first, int... I>
+ADAPTAU_INLINE Words interleave(Words a, Words b, Indices<I...>) {
+  return __builtin_shufflevector(a, b, (first + I / 2 + I % 2 * kWordLanes)...);
+}
+
 void draw_row(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids) {
   constexpr int columns = 4 * kWordLanes;
-  const Words items = broadcast<Words>(static_cast<uint64_t>(n_items));
+  constexpr uint64_t low = 0xffffffffu;
+  constexpr auto lanes = MakeIndices<kWordLanes>::type();
+  const Words items = broadcast<Words>(static_cast<uint64_t>(n_items)),
+              threshold = broadcast<Words>(static_cast<uint64_t>(rejection_threshold(n_items)));
   for (int64_t first = 0; first < n; first += columns) {
-    Words word[4];
+    Words word[4], product[4], rejected{};
     philox_blocks(seed, row, static_cast<uint32_t>(first / 4), word);
-    int32_t drawn[columns];
-    uint64_t suspect = 0;  // a low product below n_items may have to be drawn again
     ADAPTAU_UNROLL
     for (int w = 0; w < 4; ++w) {
-      const Words product = wide_multiply(word[w], items);
-      ADAPTAU_UNROLL
-      for (int l = 0; l < kWordLanes; ++l) {
-        drawn[4 * l + w] = static_cast<int32_t>(product[l] >> 32);
-        suspect |= static_cast<uint32_t>(product[l]) < n_items;
-      }
+      product[w] = wide_multiply(word[w], items);
+      rejected |= (Words)((product[w] & low) < threshold);
     }
+    // The ids are the high halves: columns 4 l, 4 l + 1 of block l, then 4 l + 2, 4 l + 3.
+    const Words front = (product[0] >> 32) | (product[1] & ~low),
+                back = (product[2] >> 32) | (product[3] & ~low);
     const int64_t count = n - first < columns ? n - first : columns;
-    if (suspect)
+    int32_t last[columns];
+    int32_t* drawn = count == columns ? ids + first : last;
+    store(drawn, interleave<0>(front, back, lanes));
+    store(drawn + columns / 2, interleave<kWordLanes / 2>(front, back, lanes));
+    if (mask_bits<double>((IVec<double>)rejected))
       for (int64_t i = 0; i < count; ++i)
-        drawn[i] = static_cast<int32_t>(draw_from_word(seed, row, static_cast<uint32_t>(first + i),
-                                                       n_items,
-                                                       static_cast<uint32_t>(word[i % 4][i / 4])));
-    if (count == columns) {
-      memcpy(ids + first, drawn, sizeof drawn);
-    } else {
-      memcpy(ids + first, drawn, sizeof(int32_t) * count);
-    }
+        drawn[i] = static_cast<int32_t>(draw(seed, row, static_cast<uint32_t>(first + i), n_items));
+    if (count < columns) memcpy(ids + first, last, sizeof(int32_t) * count);
   }
 }
 
+// A row in registers; in memory for NV = 0.
 template <class T, int NV>
-ADAPTAU_INLINE void load_row(Vec<T> (&v)[NV == 0 ? 1 : NV], const T* row) {
-  ADAPTAU_UNROLL
-  for (int i = 0; i < NV; ++i) v[i] = load<Vec<T>>(row + i * simd<T>::lanes);
-}
-
-// values[p] = base-2 scores of one user's samples. Sums of W products are taken at once.
-template <class T, int NV>
-ADAPTAU_INLINE void score_samples(const BucketSamples<T>& bucket, uint32_t begin, uint32_t end,
-                                  const T* user, T* values) {
-  using V = Vec<T>;
-  constexpr int W = simd<T>::lanes;
-  V u[NV == 0 ? 1 : NV];
-  load_row<T, NV>(u, user);
-  for (uint32_t p = begin; p < end; p += W) {
-    V partial[W];
+struct Row {
+  Vec<T> v[NV == 0 ? 1 : NV];
+  ADAPTAU_INLINE void load(const T* row) {
     ADAPTAU_UNROLL
-    for (int i = 0; i < W; ++i) {
-      const uint32_t q = p + i < end ? p + i : end - 1;  // the last one again: not stored
-      const int64_t item = bucket.local[q];
-      const T* x = bucket.table + item * bucket.ld;
-      V s{};
+    for (int k = 0; k < NV; ++k) v[k] = ADAPTAU_ISA::load<Vec<T>>(row + k * simd<T>::lanes);
+  }
+  ADAPTAU_INLINE void store(T* row) const {
+    ADAPTAU_UNROLL
+    for (int k = 0; k < NV; ++k) ADAPTAU_ISA::store(row + k * simd<T>::lanes, v[k]);
+  }
+};
+
+// Up to one vector of one row's samples. They are taken `step` at a time; where the last step has
+// samples to spare, the last one comes again, with weight zero.
+template <class T, int NV>
+struct Group {
+  static constexpr int W = simd<T>::lanes, step = W < 4 ? W : 4;
+  const T* items;
+  const uint16_t* local;
+  int64_t n, d;
+
+  ADAPTAU_INLINE const T* row(int64_t i) const {
+    return items + local[i < n ? i : n - 1] * (NV != 0 ? NV * W : d);
+  }
+
+  // <user, item> of the samples, one a lane.
+  ADAPTAU_INLINE Vec<T> scores(const Row<T, NV>& u, const T* user) const {
+    Vec<T> sums[W / step] = {};
+    ADAPTAU_UNROLL
+    for (int g = 0; g < W / step; ++g) {
+      if (g * step >= n) break;
+      Vec<T> products[step] = {};
+      const T* x[step];
+      ADAPTAU_UNROLL
+      for (int i = 0; i < step; ++i) x[i] = row(g * step + i);
       if constexpr (NV != 0) {
         ADAPTAU_UNROLL
-        for (int k = 0; k < NV; ++k) s += u[k] * load<V>(x + k * W);
+        for (int i = 0; i < step; ++i) {
+          ADAPTAU_UNROLL
+          for (int k = 0; k < NV; ++k) products[i] += u.v[k] * load<Vec<T>>(x[i] + k * W);
+        }
       } else {
-        for (int64_t k = 0; k < bucket.d; k += W) s += load<V>(user + k) * load<V>(x + k);
+        for (int64_t k = 0; k < d; k += W) {
+          ADAPTAU_UNROLL
+          for (int i = 0; i < step; ++i)
+            products[i] += load<Vec<T>>(user + k) * load<Vec<T>>(x[i] + k);
+        }
       }
-      if (bucket.inverse_norm != nullptr) s *= bucket.inverse_norm[item];
-      partial[reversed<W>(i)] = s;
+      sums[g] = merge_rows<T, step>(products);
     }
-    const V s = sum_rows<T, W>(partial);
-    if (p + W <= end) {
-      store(values + p, s);
-    } else {
-      memcpy(values + p, &s, sizeof(T) * (end - p));
-    }
+    return merge_rows<T, W / step, step>(sums);
   }
-}
 
-// Scores -> exponentials in place; returns their sum, and adds up those of temperature 1.
-template <class T>
-ADAPTAU_INLINE T exp_samples(uint32_t begin, uint32_t end, T shift, const T* inv_k, T unit_shift,
-                             T* values, T* unit_sum) {
-  using V = Vec<T>;
-  constexpr int W = simd<T>::lanes;
-  V sum{}, unit{};
-  uint32_t p = begin;
-  auto both = [&](V s) {
-    if (inv_k != nullptr) unit += exp2<T>(s * *inv_k - unit_shift);
-    const V e = exp2<T>(s - shift);
-    sum += e;
-    return e;
-  };
-  for (; p + W <= end; p += W) store(values + p, both(load<V>(values + p)));
-  if (p < end) {
-    V s = broadcast<V>(-static_cast<T>(__builtin_inf()));
-    memcpy(&s, values + p, sizeof(T) * (end - p));
-    s = both(s);
-    memcpy(values + p, &s, sizeof(T) * (end - p));
-  }
-  *unit_sum = sum_lanes<T>(unit);
-  return sum_lanes<T>(sum);
-}
-
-template <class T, int NV>
-ADAPTAU_INLINE void accumulate_samples(const BucketSamples<T>& bucket, uint32_t begin, uint32_t end,
-                                       const T* values, T* row) {
-  using V = Vec<T>;
-  constexpr int W = simd<T>::lanes;
-  V acc[NV == 0 ? 1 : NV];
-  load_row<T, NV>(acc, row);
-  for (uint32_t p = begin; p < end; ++p) {
-    const int64_t item = bucket.local[p];
-    const T* x = bucket.table + item * bucket.ld;
-    const T norm = bucket.inverse_norm != nullptr ? bucket.inverse_norm[item] : T(1);
-    const V e = broadcast<V>(values[p] * norm);
-    if constexpr (NV != 0) {
+  // acc += sum of e[i] * item, C vectors of the rows from k on
+  template <int C>
+  ADAPTAU_INLINE void add_part(const T* e, int64_t k, Vec<T> (&acc)[C]) const {
+    ADAPTAU_UNROLL
+    for (int g = 0; g < W / step; ++g) {
+      if (g * step >= n) break;
       ADAPTAU_UNROLL
-      for (int k = 0; k < NV; ++k) acc[k] += e * load<V>(x + k * W);
-    } else {
-      for (int64_t k = 0; k < bucket.d; k += W)
-        store(row + k, load<V>(row + k) + e * load<V>(x + k));
+      for (int i = g * step; i < (g + 1) * step; ++i) {
+        const T* x = row(i) + k;
+        const Vec<T> weight = broadcast<Vec<T>>(e[i]);
+        ADAPTAU_UNROLL
+        for (int c = 0; c < C; ++c) acc[c] += weight * load<Vec<T>>(x + c * W);
+      }
     }
   }
-  ADAPTAU_UNROLL
-  for (int k = 0; k < NV; ++k) store(row + k * W, acc[k]);
-}
+  ADAPTAU_INLINE void accumulate(const T* e, Row<T, NV>& acc, T* o) const {
+    if constexpr (NV != 0) {
+      add_part(e, 0, acc.v);
+    } else {
+      int64_t k = 0;
+      for (; k + 4 * W <= d; k += 4 * W) accumulate_part<4>(e, o + k, k);
+      for (; k < d; k += W) accumulate_part<1>(e, o + k, k);
+    }
+  }
+  template <int C>
+  ADAPTAU_INLINE void accumulate_part(const T* e, T* o, int64_t k) const {
+    Row<T, C> acc;
+    acc.load(o);
+    add_part(e, k, acc.v);
+    acc.store(o);
+  }
+};
 
-// The three steps for one user after the other: the rows just scored are still in the first-level
-// cache when they are accumulated.
+// A group of samples at a time is scored and exponentiated, then accumulated, its item rows still
+// in the first-level cache. Accumulation lags one group behind, so that the exponentials, a long
+// chain, are not waited for.
 template <class T, int NV>
 void bucket_of_users(const BucketSamples<T>& bucket, const T* users, const SampledSteps& steps,
                      const SampledState<T>& state, T* values, T* o) {
-  for (int64_t r = 0; r < bucket.rows; ++r) {
-    const uint32_t begin = bucket.starts[r], end = bucket.starts[r + 1];
-    if (begin == end) continue;
-    if (steps.score) score_samples<T, NV>(bucket, begin, end, users + r * bucket.d, values);
-    if (steps.exponentiate) {
-      T unit;
-      state.sum[r] += static_cast<double>(exp_samples<T>(
-          begin, end, state.shift[r], state.inv_k != nullptr ? state.inv_k + r : nullptr,
-          state.unit_shift[r], values, &unit));
-      state.unit_sum[r] += static_cast<double>(unit);
-    }
-    if (steps.accumulate) accumulate_samples<T, NV>(bucket, begin, end, values, o + r * bucket.d);
-  }
-}
-
-template <class T, int NV>
-void scatter_bucket(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
-  for (int64_t r = 0; r < bucket.rows; ++r) {
-    const T* row = rows + r * bucket.d;
-    V w[NV == 0 ? 1 : NV];
-    load_row<T, NV>(w, row);
-    for (uint32_t p = bucket.starts[r]; p < bucket.starts[r + 1]; ++p) {
-      T* g = grad + bucket.local[p] * bucket.d;
-      const V e = broadcast<V>(values[p]);
-      if constexpr (NV != 0) {
-        ADAPTAU_UNROLL
-        for (int k = 0; k < NV; ++k) store(g + k * W, load<V>(g + k * W) + e * w[k]);
-      } else {
-        for (int64_t k = 0; k < bucket.d; k += W)
-          store(g + k, load<V>(g + k) + e * load<V>(row + k));
-      }
+  const BucketSamples<T> b = bucket;  // a copy that stores cannot change
+  const bool unit = state.inv_k != nullptr;
+  Row<T, NV> acc;
+  T weights[2][W];
+  Group<T, NV> last{};
+  T *last_row = nullptr, *acc_row = nullptr;
+  int turn = 0;
+  auto accumulate_last = [&] {
+    if (last_row == nullptr) return;
+    if (acc_row != last_row) {
+      if (acc_row != nullptr) acc.store(acc_row);
+      acc.load(last_row);
+      acc_row = last_row;
     }
+    if (last.n == W) {
+      last.n = W;  // a constant: the checks against n disappear
+      last.accumulate(weights[turn], acc, last_row);
+    } else {
+      last.accumulate(weights[turn], acc, last_row);
+    }
+  };
+  for (int64_t r = 0; r < b.rows; ++r) {
+    const int64_t begin = b.starts[r], end = b.starts[r + 1];
+    if (begin == end) continue;
+    const T* user = users + r * b.d;
+    Row<T, NV> u;
+    u.load(user);
+    const T scale = state.scale[r], shift = state.shift[r];
+    V sum{}, unit_sum{};
+    auto visit = [&](int64_t p, int64_t n) {
+      const Group<T, NV> group{b.items, b.local + p, n, b.d};
+      V s;
+      if (steps.score) {
+        s = group.scores(u, user) * scale;
+      } else {
+        s = n == W ? load<V>(values + p) : load_first(n, values + p);
+      }
+      if (steps.exponentiate) {
+        if (unit) unit_sum += keep_first<T>(n, exp2<T>(s * state.inv_k[r] - state.unit_shift[r]));
+        s = keep_first<T>(n, exp2<T>(s - shift));
+        sum += s;
+      }
+      if (n == W) {
+        store(values + p, s);
+      } else {
+        store_first<T>(n, values + p, s);
+      }
+      if (!steps.accumulate) return;
+      store(weights[turn ^ 1], s);
+      accumulate_last();
+      turn ^= 1;
+      last = group;
+      last_row = o + r * b.d;
+    };
+    int64_t p = begin;
+    for (; p + W <= end; p += W) visit(p, W);
+    if (p < end) visit(p, end - p);
+    if (steps.exponentiate) {
+      state.sum[r] += static_cast<double>(sum_lanes<T>(sum));
+      if (unit) state.unit_sum[r] += static_cast<double>(sum_lanes<T>(unit_sum));
+    }
+  }
+  accumulate_last();
+  if (acc_row != nullptr) acc.store(acc_row);
+}
+
+// C vectors of the rows from k on; NV as above.
+template <class T, int NV, int C>
+ADAPTAU_INLINE void scatter_part(const BucketSamples<T>& bucket, int64_t k, const T* users,
+                                 const T* scale, const T* values, T* grad) {
+  using V = Vec<T>;
+  constexpr int W = simd<T>::lanes;
+  const BucketSamples<T> b = bucket;  // a copy that stores cannot change
+  for (int64_t r = 0; r < b.rows; ++r) {
+    Row<T, C> w;
+    w.load(users + r * b.d + k);
+    ADAPTAU_UNROLL
+    for (int c = 0; c < C; ++c) w.v[c] *= scale[r];
+    for (int64_t p = b.starts[r], end = b.starts[r + 1]; p < end; ++p) {
+      T* g = grad + b.local[p] * (NV != 0 ? NV * W : b.d) + k;
+      const V e = broadcast<V>(values[p]);
+      ADAPTAU_UNROLL
+      for (int c = 0; c < C; ++c) store(g + c * W, load<V>(g + c * W) + e * w.v[c]);
+    }
+  }
+}
+template <class T, int NV>
+void scatter_bucket(const BucketSamples<T>& bucket, const T* users, const T* scale, const T* values,
+                    T* grad) {
+  constexpr int W = simd<T>::lanes;
+  if constexpr (NV != 0) {
+    scatter_part<T, NV, NV>(bucket, 0, users, scale, values, grad);
+  } else {
+    int64_t k = 0;
+    for (; k + 4 * W <= bucket.d; k += 4 * W)
+      scatter_part<T, NV, 4>(bucket, k, users, scale, values, grad);
+    for (; k < bucket.d; k += W) scatter_part<T, NV, 1>(bucket, k, users, scale, values, grad);
   }
 }
 
@@ -199,7 +269,9 @@ ADAPTAU_INLINE void dispatch_row(int64_t d, A&&... arguments) {
   switch (d / simd<T>::lanes) {
     case 1: return F<T, 1>::run(arguments...);
     case 2: return F<T, 2>::run(arguments...);
+    case 3: return F<T, 3>::run(arguments...);
     case 4: return F<T, 4>::run(arguments...);
+    case 6: return F<T, 6>::run(arguments...);
     case 8: return F<T, 8>::run(arguments...);
     default: return F<T, 0>::run(arguments...);
   }
@@ -225,8 +297,9 @@ void sampled_users(const BucketSamples<T>& bucket, const T* users, const Sampled
   dispatch_row<T, BucketOfUsers>(bucket.d, bucket, users, steps, state, values, o);
 }
 template <class T>
-void sampled_scatter(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad) {
-  dispatch_row<T, ScatterBucket>(bucket.d, bucket, values, rows, grad);
+void sampled_scatter(const BucketSamples<T>& bucket, const T* users, const T* scale,
+                     const T* values, T* grad) {
+  dispatch_row<T, ScatterBucket>(bucket.d, bucket, users, scale, values, grad);
 }
 
 }  // namespace

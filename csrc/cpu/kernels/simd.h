@@ -47,6 +47,43 @@ ADAPTAU_INLINE V broadcast(E x) {
   return x - V{};  // x - 0 keeps -0 and NaN
 }
 
+// The first n < lanes elements: zeros beyond them, and nothing beyond them is touched.
+template <class T>
+ADAPTAU_INLINE Vec<T> keep_first(int64_t n, Vec<T> v) {
+  IVec<T> lane;
+  ADAPTAU_UNROLL
+  for (int l = 0; l < simd<T>::lanes; ++l) lane[l] = l;
+  return lane < static_cast<typename simd<T>::Int>(n) ? v : Vec<T>{};
+}
+template <class T>
+ADAPTAU_INLINE Vec<T> load_first(int64_t n, const T* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+  } else {
+    return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+  }
+#else
+  T head[simd<T>::lanes] = {};
+  for (int64_t i = 0; i < n; ++i) head[i] = p[i];
+  return load<Vec<T>>(head);
+#endif
+}
+template <class T>
+ADAPTAU_INLINE void store_first(int64_t n, T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+  }
+#else
+  T head[simd<T>::lanes];
+  store(head, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = head[i];
+#endif
+}
+
 // One bit a lane of a comparison result.
 template <class T>
 ADAPTAU_INLINE uint32_t mask_bits(IVec<T> m) {
@@ -152,14 +189,6 @@ ADAPTAU_INLINE Words wide_multiply(Words a, Words b) {
 #endif
 }
 
-// Sums of `lanes` vectors at once, lane l of the result = sum of vector l. The inputs are combined
-// in halving blocks, so they must be given in bit-reversed order: vector l at rows[reversed(l)].
-template <int lanes>
-ADAPTAU_INLINE constexpr int reversed(int l) {
-  int r = 0;
-  for (int bit = 1; bit < lanes; bit *= 2) r = 2 * r + ((l & bit) ? 1 : 0);
-  return r;
-}
 template <int... I>
 struct Indices {};
 template <int n, int... I>
@@ -168,27 +197,27 @@ template <int... I>
 struct MakeIndices<0, I...> {
   using type = Indices<I...>;
 };
+// Blocks of `half` lanes, even ones: a's plus the odd neighbour's, odd ones: the same of b. The
+// first of the two is a blend, which is cheaper than a second shuffle.
 template <class T, int half, int... I>
 ADAPTAU_INLINE Vec<T> add_halves(Vec<T> a, Vec<T> b, Indices<I...>) {
   constexpr int n = simd<T>::lanes;
-  return __builtin_shufflevector(
-             a, b, (I / (2 * half) * (2 * half) + I % half + (I % (2 * half) < half ? 0 : n))...) +
-         __builtin_shufflevector(
-             a, b,
-             (I / (2 * half) * (2 * half) + I % half + half + (I % (2 * half) < half ? 0 : n))...);
+  return __builtin_shufflevector(a, b, (I % (2 * half) < half ? I : I + n)...) +
+         __builtin_shufflevector(a, b, (I % (2 * half) < half ? I + half : I - half + n)...);
 }
-template <class T, int count>
-ADAPTAU_INLINE Vec<T> sum_rows(const Vec<T>* rows) {
-  constexpr int lanes = simd<T>::lanes;
+// Sums of W vectors at once, lane l of the result = sum of vector l, in stages: merging count
+// vectors from half = h leaves sums over blocks, to be merged with others from half = h * count.
+template <class T, int count, int half = 1>
+ADAPTAU_INLINE Vec<T> merge_rows(const Vec<T>* rows) {
   if constexpr (count == 1) {
     return rows[0];
   } else {
-    Vec<T> half[count / 2];
+    Vec<T> pairs[count / 2];
     ADAPTAU_UNROLL
     for (int i = 0; i < count / 2; ++i)
-      half[i] = add_halves<T, count / 2>(rows[2 * i], rows[2 * i + 1],
-                                         typename MakeIndices<lanes>::type());
-    return sum_rows<T, count / 2>(half);
+      pairs[i] = add_halves<T, half>(rows[2 * i], rows[2 * i + 1],
+                                     typename MakeIndices<simd<T>::lanes>::type());
+    return merge_rows<T, count / 2, 2 * half>(pairs);
   }
 }
 template <class T, int half = simd<T>::lanes / 2>
