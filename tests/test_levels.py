@@ -43,7 +43,7 @@ def test_unknown_level_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_losses_at_level(level: str) -> None:
+def test_operators_at_level(level: str) -> None:
     if level not in levels():
         pytest.skip(f"this machine has no {level}")
     tests = [
@@ -52,6 +52,8 @@ def test_losses_at_level(level: str) -> None:
         "tests/test_sampled_softmax.py::test_options_and_dtypes",
         "tests/test_retrieval.py::test_order_is_total_with_ties_nan_and_infinities",
         "tests/test_retrieval.py::test_ranks_agree_with_topk",
+        "tests/test_graph.py::test_against_dense_float64",
+        "tests/test_graph.py::test_chosen_rows_are_rows_of_the_whole",
     ]
     result = at_level(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", *tests)
     assert result.returncode == 0, result.stdout

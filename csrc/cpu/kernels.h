@@ -63,6 +63,21 @@ struct SampledState {
   double* unit_sum;
 };
 
+// Rows of a sparse matrix times a table: row r of the result is
+// scale[r] * (sum of the table's rows indices[starts[r] .. starts[r + 1])) + own_scale[r] * own[r].
+// Rows of the table and of the result are d apart, d a multiple of the vector length.
+template <class T>
+struct GatheredRows {
+  int64_t rows, d;
+  const int64_t* starts;   // [rows + 1] positions into indices
+  const int32_t* indices;  // [n_indices], beyond the last row's too: they may be looked at
+  int64_t n_indices;
+  const T* table;
+  const T* scale;
+  const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
+  const T* own_scale;
+};
+
 // Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).
 // An item x' = x - centre becomes q = round(x' / scale), |q| <= 127, one scale a panel.
 struct Int8Panel {
@@ -154,6 +169,8 @@ struct Kernels {
                         const SampledState<T>& state, T* values, T* o);
   // grad[item] += values[p] * rows[row]; grad is the bucket's first gradient row.
   void (*sampled_scatter)(const BucketSamples<T>& bucket, const T* values, const T* rows, T* grad);
+
+  void (*gather_rows)(const GatheredRows<T>& gathered, T* out);
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,

@@ -35,6 +35,7 @@ struct Limits<double> {
 #include "retrieval.inl"
 #include "int8.inl"
 #include "sampled.inl"
+#include "propagate.inl"
 
 #define ADAPTAU_STRING_(x) #x
 #define ADAPTAU_STRING(x) ADAPTAU_STRING_(x)
@@ -60,7 +61,8 @@ namespace ADAPTAU_ISA {
    ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
    sampled_users<T>,            \
-   sampled_scatter<T>}
+   sampled_scatter<T>,          \
+   gather_rows<T>}
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;
