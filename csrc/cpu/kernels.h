@@ -76,6 +76,7 @@ struct GatheredRows {
   const T* scale;
   const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
   const T* own_scale;
+  bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
 };
 
 // Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).

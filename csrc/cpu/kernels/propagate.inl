@@ -28,7 +28,11 @@ ADAPTAU_INLINE void gather_columns(const GatheredRows<T>& g, int64_t r, int64_t 
   for (int i = 0; i < NV; ++i) {
     V s = sum[i] * g.scale[r];
     if (g.own != nullptr) s += load<V>(g.own[r] + k + i * W) * g.own_scale[r];
-    store(out + k + i * W, s);
+    if (g.stream) {
+      stream(out + k + i * W, s);
+    } else {
+      store(out + k + i * W, s);
+    }
   }
 }
 
@@ -42,6 +46,7 @@ void gather_rows(const GatheredRows<T>& g, T* out) {
     if (k + 2 * W <= g.d) gather_columns<T, 2>(g, r, k, out), k += 2 * W;
     if (k + W <= g.d) gather_columns<T, 1>(g, r, k, out);
   }
+  if (g.stream) fence_streams();
 }
 
 }  // namespace
