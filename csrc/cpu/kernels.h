@@ -64,8 +64,8 @@ struct SampledState {
 };
 
 // Rows of a sparse matrix times a table: row r of the result is
-// scale[r] * (sum of the table's rows indices[starts[r] .. starts[r + 1])) + own_scale[r] * own[r].
-// Rows of the table and of the result are d apart, d a multiple of the vector length.
+// scale[r] * sum over e in [starts[r], starts[r + 1]) of table_scale[i] * table row i = indices[e]
+// + own_scale[r] * own[r]. Rows of the result are d apart, d a multiple of the vector length.
 template <class T>
 struct GatheredRows {
   int64_t rows, d;
@@ -73,6 +73,8 @@ struct GatheredRows {
   const int32_t* indices;  // [n_indices], beyond the last row's too: they may be looked at
   int64_t n_indices;
   const T* table;
+  int64_t table_stride;
+  const T* table_scale;  // a value a row of the table, or nullptr: 1
   const T* scale;
   const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
   const T* own_scale;

@@ -1,8 +1,9 @@
 // Propagation over a bipartite graph, in Horner form: x + A (x + A (x + A x)).
 //
-// With c = degree^-1/2, A z = c * neighbours' sum of (c * z): tables are kept multiplied by c, so
-// that an edge needs no value and its row is only added: y' = c * (x + c * sum of y). Every row has
-// one owner and adds its edges in the order they lie in; owners get about the same number of edges.
+// With c = degree^-1/2, A z = c * neighbours' sum of (c * z). What a hop leaves for the next one is
+// multiplied by c, so that an edge needs no value and its row is only added: y' = c * (x + c * sum
+// of y); the first hop multiplies x on the way. Every row has one owner and adds its edges in the
+// order they lie in; owners get about the same number of edges.
 //
 // Where only some rows of x are given, the first hop adds those alone (a row's list is reduced to
 // the given neighbours); where only some results are wanted, the last hop computes those alone.
@@ -66,13 +67,21 @@ class Propagation {
       hop(false, {next[0].get(), next[1].get()});
       for (int s : {0, 1}) {
         side_[s].scaled = std::move(next[s]);
-        side_[s].scaled_has_all = true;
+        side_[s].table = {side_[s].scaled.get(), ld_, nullptr, true};
       }
     }
     last_hop();
   }
 
  private:
+  // Rows that are c * z where they are multiplied by `scale`; of all nodes, or of those given.
+  struct Table {
+    const T* data;
+    int64_t stride;
+    const T* scale;
+    bool has_all;
+  };
+
   struct Side {
     int64_t rows;
     const int64_t* indptr;
@@ -81,9 +90,9 @@ class Propagation {
     Nodes given, wanted;
     const T* x;  // rows of d elements that may be read as ld, x_stride apart
     int64_t x_stride;
-    Buffer<T> x_copy;
-    Buffer<T> scaled;  // [rows or given, ld] c * (what has been propagated so far)
-    bool scaled_has_all;
+    Buffer<T> x_copy, given_root;
+    Buffer<T> scaled;  // [rows, ld] c * (what has been propagated so far), from the first hop on
+    Table table;       // what the next hop gathers
 
     int64_t given_rows() const {
       return given.all() ? rows : static_cast<int64_t>(given.ids.size());
@@ -119,18 +128,19 @@ class Propagation {
     const int64_t rows = side.given_rows();
     const bool in_place = side.given.all() && readable_in_place<T>(x) && d_ == ld_;
     if (!in_place) side.x_copy = Buffer<T>(rows * ld_);
-    if (!side.given.all()) add_up_rows(side, x, given);
+    if (!side.given.all()) {
+      add_up_rows(side, x, given);
+    } else if (!in_place) {
+      for_each_row(rows, [&](int64_t r) { read_row(x, r, side.x_copy.get() + r * ld_, ld_); });
+    }
     side.x = in_place ? row_in_place<T>(x, 0) : side.x_copy.get();
     side.x_stride = in_place ? x.row_stride : ld_;
-    side.scaled = Buffer<T>(rows * ld_);
-    side.scaled_has_all = side.given.all();
-    for_each_row(rows, [&](int64_t r) {
-      if (side.given.all() && !in_place) read_row(x, r, side.x_copy.get() + r * ld_, ld_);
-      const T c = side.inverse_root[side.given.all() ? r : side.given.ids[r]];
-      const T* from = side.x + r * side.x_stride;
-      T* to = side.scaled.get() + r * ld_;
-      for (int64_t k = 0; k < ld_; ++k) to[k] = c * from[k];
-    });
+    side.table = {side.x, side.x_stride, side.inverse_root.get(), side.given.all()};
+    if (!side.given.all()) {
+      side.given_root = Buffer<T>(rows);
+      for (int64_t r = 0; r < rows; ++r) side.given_root[r] = side.inverse_root[side.given.ids[r]];
+      side.table.scale = side.given_root.get();
+    }
   }
 
   // Rows of x that belong to the same node become one.
@@ -195,7 +205,7 @@ class Propagation {
   void compute(const Run& run, bool last, T* to) const {
     const Side &side = side_[run.side], &source = side_[1 - run.side];
     const bool all = !last || side.wanted.all();
-    const bool lists_in_place = all && source.scaled_has_all;
+    const bool lists_in_place = all && source.table.has_all;
     const Buffer<int32_t> list(lists_in_place ? 0 : run.edges);
     const T mean = p_.mean ? T(1) / static_cast<T>(p_.n_layers + 1) : T(1);
     int64_t starts[kBlock + 1] = {0};
@@ -203,7 +213,9 @@ class Propagation {
     const T* own[kBlock];
     GatheredRows<T> g{};
     g.d = ld_;
-    g.table = source.scaled.get();
+    g.table = source.table.data;
+    g.table_stride = source.table.stride;
+    g.table_scale = source.table.scale;
     g.scale = scale;
     g.own = p_.mean ? own : nullptr;
     g.own_scale = own_scale;
@@ -237,7 +249,7 @@ class Propagation {
   static int64_t neighbours(const Side& side, const Side& source, int64_t node, int32_t* list) {
     const int32_t *first = side.indices + side.indptr[node],
                   *end = side.indices + side.indptr[node + 1];
-    if (source.scaled_has_all) return std::copy(first, end, list) - list;
+    if (source.table.has_all) return std::copy(first, end, list) - list;
     int64_t n = 0;
     for (; first != end; ++first) {
       list[n] = source.given.place[*first];
