@@ -8,11 +8,12 @@
     loss = ax.fused_adaptive_softmax(u, i, tau=0.1, target=target)
     loss.backward()                                           # no 2048 x 40,000 matrix anywhere
 
-Four operators carry the package, each with a plain-PyTorch twin in `adaptau_ext.reference`:
+Five operators carry the package, each with a plain-PyTorch twin in `adaptau_ext.reference`:
 
     fused_adaptive_softmax     loss over all candidates, a temperature per user
     sampled_adaptive_softmax   loss over negatives drawn inside the kernel
     topk, ranks                exact retrieval and exact ranks of held-out items
+    BipartiteGraph.propagate   LightGCN's propagation, for the rows of a batch or for all
 
     ops.py -> torch.ops.adaptau.* -> csrc/torch (checks) -> csrc/cpu (kernels)
        autograd.py: gradients and fake kernels                csrc/core (plain data, order, generator)
@@ -25,6 +26,7 @@ import torch as _torch  # noqa: F401  loads the libraries that _C links to
 
 import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
 from adaptau_ext import reference
+from adaptau_ext.graph import BipartiteGraph
 from adaptau_ext.ops import (
     draw_negatives,
     fused_adaptive_softmax,
@@ -35,6 +37,7 @@ from adaptau_ext.ops import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "BipartiteGraph",
     "draw_negatives",
     "fused_adaptive_softmax",
     "ranks",

@@ -28,17 +28,27 @@ def row_temperature(tau: Temperature, u: Tensor, n_rows: int) -> Tensor:
     return (tau.expand(n_rows) if tau.dim() == 0 else tau).contiguous()
 
 
-def csr_pair(csr: Exclusion, device: torch.device) -> tuple[Tensor, Tensor]:
+def check_devices(device: torch.device, **others: Tensor | None) -> None:
+    """The dispatcher picks a kernel before the kernel can object, so mixed devices are caught here."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != device:
+            raise RuntimeError(
+                f"{name} must be on {device} like the embeddings, got {tensor.device}; "
+                f'move it with .to("{device}")'
+            )
+
+
+def csr_pair(csr: Exclusion, device: torch.device, name: str = "exclude") -> tuple[Tensor, Tensor]:
     """A pair (indptr, indices), of tensors or arrays, or a SciPy CSR -> two int64 tensors."""
     if scipy.sparse.issparse(csr):
         if csr.format != "csr":
             raise TypeError(
-                f"exclude must be in CSR format, got a SciPy {csr.format} matrix; call .tocsr()"
+                f"{name} must be in CSR format, got a SciPy {csr.format} matrix; call .tocsr()"
             )
         csr = (csr.indptr, csr.indices)
     if not isinstance(csr, tuple) or len(csr) != 2:
         raise TypeError(
-            f"exclude must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
+            f"{name} must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
         )
     indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
     return indptr, indices

@@ -198,3 +198,49 @@ def _ranks(
 @torch.library.register_fake("adaptau::draw_negatives")
 def _draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
     return torch.empty((n_rows, n_negatives), dtype=torch.int64)
+
+
+@torch.library.register_fake("adaptau::bipartite_graph")
+def _bipartite_graph(indptr: Tensor, indices: Tensor, n_items: int) -> tuple[Tensor, ...]:
+    def make(n: int | torch.SymInt, dtype: torch.dtype) -> Tensor:
+        return indptr.new_empty((n,), dtype=dtype)
+
+    n_users, nnz = indptr.shape[0] - 1, indices.shape[0]
+    return (
+        make(n_users + 1, torch.int64),
+        make(nnz, torch.int32),
+        make(n_items + 1, torch.int64),
+        make(nnz, torch.int32),
+    )
+
+
+@torch.library.register_fake("adaptau::propagate")
+def _propagate(
+    x_users: Tensor, x_items: Tensor, user_indptr: Tensor, user_indices: Tensor, item_indptr: Tensor,
+    item_indices: Tensor, n_layers: int, mean: bool = True, users: Tensor | None = None,
+    items: Tensor | None = None, given_users: Tensor | None = None, given_items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    n_users = user_indptr.shape[0] - 1 if users is None else users.shape[0]
+    n_items = item_indptr.shape[0] - 1 if items is None else items.shape[0]
+    d, dtype = x_users.shape[1], compute_dtype(x_users)
+    return x_users.new_empty((n_users, d), dtype=dtype), x_users.new_empty((n_items, d), dtype=dtype)
+
+
+def _propagate_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x_users, x_items, *graph, ctx.n_layers, ctx.mean, users, items, given_users, given_items = inputs
+    ctx.dtypes = x_users.dtype, x_items.dtype
+    ctx.save_for_backward(*graph, users, items, given_users, given_items)
+
+
+def _propagate_backward(ctx: Any, grad_users: Tensor, grad_items: Tensor) -> tuple[Any, ...]:
+    """A is symmetric: the same operator, with what was wanted and what was given exchanged."""
+    *graph, users, items, given_users, given_items = ctx.saved_tensors
+    grads = ops.propagate(
+        grad_users, grad_items, *graph, ctx.n_layers, ctx.mean, given_users, given_items, users, items
+    )
+    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 10
+
+
+torch.library.register_autograd(
+    "adaptau::propagate", _propagate_backward, setup_context=_propagate_setup
+)

@@ -17,6 +17,7 @@ from torch import Tensor
 from adaptau_ext.arguments import (
     Exclusion,
     Temperature,
+    check_devices,
     compute_dtype,
     csr_pair,
     optional_csr,
@@ -30,16 +31,6 @@ Precision = Literal["float32", "bfloat16"]
 Reduction = Literal["mean", "sum", "none"]
 
 _ops = torch.ops.adaptau
-
-
-def _check_devices(device: torch.device, **others: Tensor | None) -> None:
-    """The dispatcher picks a kernel before the kernel can object, so mixed devices are caught here."""
-    for name, tensor in others.items():
-        if tensor is not None and tensor.device != device:
-            raise RuntimeError(
-                f"{name} must be on {device} like the embeddings, got {tensor.device}; "
-                f'move it with .to("{device}")'
-            )
 
 
 def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
@@ -117,7 +108,7 @@ def fused_adaptive_softmax(
     tau = row_temperature(tau, u, n_rows)
     positive_tau = _optional_row(positive_tau, u, n_rows)
     log_q = None if log_q is None else log_q.to(compute_dtype(u)).contiguous()
-    _check_devices(
+    check_devices(
         u.device, i=i, tau=tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=item_ids
     )
     loss, unit_loss, *_ = _ops.fused_adaptive_softmax(
@@ -197,7 +188,7 @@ def sampled_adaptive_softmax(
     tau = row_temperature(tau, user_table, n_rows)
     positive_tau = _optional_row(positive_tau, user_table, n_rows)
     log_q = None if log_q is None else log_q.to(compute_dtype(user_table)).contiguous()
-    _check_devices(
+    check_devices(
         user_table.device, item_table=item_table, users=users, positives=positives, tau=tau,
         positive_tau=positive_tau, negatives=negatives, log_q=log_q,
     )  # fmt: skip
@@ -264,7 +255,7 @@ def topk(
     Raises:
         RuntimeError: also when exclusions leave a user fewer than k items.
     """
-    _check_devices(u.device, i=i)
+    check_devices(u.device, i=i)
     scores, ids = _ops.topk(u.detach(), i.detach(), k, *optional_csr(exclude, u.device), normalize)
     return scores, ids
 
@@ -292,7 +283,7 @@ def ranks(
     Returns:
         `[nnz]` int64, 1 = best, aligned with the targets' indices.
     """
-    _check_devices(u.device, i=i)
+    check_devices(u.device, i=i)
     indptr, indices = csr_pair(targets, u.device)
     result: Tensor = _ops.ranks(
         u.detach(), i.detach(), indptr, indices, *optional_csr(exclude, u.device), normalize

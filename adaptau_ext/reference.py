@@ -2,7 +2,7 @@
 
 They are the definition of what the operators mean, and the oracle of the tests. They store the
 `[B, M]` or `[B, N, d]` tensors that the operators exist to avoid; arguments are explained in
-`adaptau_ext.ops`.
+`adaptau_ext.ops`. Those of `adaptau_ext.graph` take the interactions in place of the graph.
 """
 
 from __future__ import annotations
@@ -247,3 +247,45 @@ def ranks(
             order = _order(scores[row : row + 1], others[None])[0]
             result.append(int((order == target).nonzero()[0, 0]) + 1)
     return torch.tensor(result, dtype=torch.int64, device=u.device)
+
+
+def normalized_adjacency(interactions: Exclusion, x_users: Tensor, x_items: Tensor) -> Tensor:
+    """A = D^-1/2 [[0, R], [R^T, 0]] D^-1/2 as a dense matrix of the embeddings' dtype."""
+    n_users, n_items = x_users.shape[0], x_items.shape[0]
+    r = csr_mask(interactions, n_users, n_items, x_users.device).to(x_users.dtype)
+    inverse_root = [torch.where(degree > 0, degree.rsqrt(), 0) for degree in (r.sum(1), r.sum(0))]
+    r = inverse_root[0][:, None] * r * inverse_root[1]
+    return torch.cat(
+        [
+            torch.cat([r.new_zeros(n_users, n_users), r], 1),
+            torch.cat([r.T, r.new_zeros(n_items, n_items)], 1),
+        ]
+    )
+
+
+def hop(interactions: Exclusion, x_users: Tensor, x_items: Tensor) -> tuple[Tensor, Tensor]:
+    """Twin of `adaptau_ext.BipartiteGraph.hop`."""
+    out = normalized_adjacency(interactions, x_users, x_items) @ torch.cat([x_users, x_items])
+    return out[: x_users.shape[0]], out[x_users.shape[0] :]
+
+
+def propagate(
+    interactions: Exclusion,
+    x_users: Tensor,
+    x_items: Tensor,
+    n_layers: int = 3,
+    *,
+    users: Tensor | None = None,
+    items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Twin of `adaptau_ext.BipartiteGraph.propagate`."""
+    adjacency = normalized_adjacency(interactions, x_users, x_items)
+    layers = [torch.cat([x_users, x_items])]
+    for _ in range(n_layers):
+        layers.append(adjacency @ layers[-1])
+    out = torch.stack(layers).mean(0)
+    out_users, out_items = out[: x_users.shape[0]], out[x_users.shape[0] :]
+    return (
+        out_users if users is None else out_users[users],
+        out_items if items is None else out_items[items],
+    )

@@ -6,8 +6,8 @@
 
 Contenders of a case take turns; every round also measures the machine's multiply-add peak. A row gives
 the median time and its spread (the middle half), GFLOP/s in the operation's nominal count (loss forward +
-backward 8 B M d, forward 2 B M d, top-k and ranks 2 B M d, sampled step 6 B N d, whatever is really
-done), the fraction of the peak of the threads used, memory beyond inputs and outputs on the first
+backward 8 B M d, forward 2 B M d, top-k and ranks 2 B M d, sampled step 6 B N d, a hop over a graph
+4 E d for E interactions, a training step's propagation six hops, whatever is really done), the fraction of the peak of the threads used, memory beyond inputs and outputs on the first
 call, and our speed over the best other. A contender that fails is a row that says so.
 """
 
@@ -33,12 +33,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 import torch
 from peak_memory import rise_mib
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import adaptau_ext as ax
+from adaptau_ext.data import DataError, read_lightgcn
 
 OURS = "adaptau_ext"
 Contenders = dict[str, Callable[[], object]]
@@ -282,7 +284,103 @@ def ranks_cases(shapes: list[tuple[int, int, int]], targets_a_user: int = 7) -> 
         yield Case("ranks", shape, "random", 2.0 * n_users * n_items * d, contenders)
 
 
-def all_cases(quick: bool, only: set[str]) -> Iterator[Case]:
+def skewed_graph(n_users: int, n_items: int, n_pairs: int) -> scipy.sparse.csr_array:
+    """Log-normal users, Zipf items: the size and skew of a real graph without its clusters."""
+    rng = np.random.default_rng(0)
+    activity = np.exp(rng.normal(0, 0.9, n_users))
+    popularity = 1 / np.arange(20, n_items + 20) ** 0.7
+    users = rng.choice(n_users, 2 * n_pairs, p=activity / activity.sum())
+    items = rng.permutation(n_items)[rng.choice(n_items, 2 * n_pairs, p=popularity / popularity.sum())]
+    pairs = rng.permutation(np.unique(users * n_items + items))[:n_pairs]
+    graph = scipy.sparse.csr_array((np.ones(len(pairs)), np.divmod(pairs, n_items)), (n_users, n_items))
+    graph.sort_indices()
+    return graph
+
+
+def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_array]]:
+    yield "made up", skewed_graph(31_668, 38_048, 1_237_259)
+    for name in () if quick else ("yelp2018", "gowalla", "lastfm"):
+        try:
+            data = read_lightgcn(folder / name, cold_users="keep", duplicates="merge")
+        except DataError as missing:
+            print(f"no graph of {name}: {missing}")
+        else:
+            yield name, data.train
+
+
+def propagation_cases(
+    named: Iterator[tuple[str, scipy.sparse.csr_array]], d: int = 64, n_rows: int = 2048
+) -> Iterator[Case]:
+    for data, r in named:
+        n_users, n_items = r.shape
+        n = n_users + n_items
+        degree = np.concatenate([r.sum(1), r.sum(0)])
+        both = scipy.sparse.block_array([[None, r], [r.T, None]]).tocsr()
+        both.sort_indices()
+        inverse_root = scipy.sparse.diags_array(np.where(degree > 0, degree, 1) ** -0.5)
+        both = (inverse_root @ both @ inverse_root).astype(np.float32).tocoo()
+        coo = torch.sparse_coo_tensor(np.stack(both.coords), both.data, (n, n))
+        matrices = {"COO": coo.coalesce(), "COO uncoalesced": coo}
+        for bits, dtype in ((64, torch.int64), (32, torch.int32)):
+            csr = coo.coalesce().to_sparse_csr()
+            matrices[f"CSR int{bits} (MKL)"] = torch.sparse_csr_tensor(
+                csr.crow_indices().to(dtype), csr.col_indices().to(dtype), csr.values(), (n, n)
+            )
+        graph = ax.BipartiteGraph(r)
+        x = embeddings(n, d, "random", 0).requires_grad_()
+        picked = torch.randperm(r.nnz, generator=torch.Generator().manual_seed(1))[:n_rows].numpy()
+        users, items = (torch.from_numpy(side[picked]).long() for side in r.tocoo().coords)
+        grads = embeddings(len(users), d, "random", 2), embeddings(len(users), d, "random", 3)
+
+        def hop(threads: int, graph=graph, x=x, matrices=matrices) -> Contenders:
+            x = x.detach()
+            sides = x.split([graph.n_users, graph.n_items])
+            peers = {f"torch {k}": lambda a=a: a @ x for k, a in matrices.items()}
+            return {OURS: lambda: graph.hop(*sides), **peers}
+
+        def step(
+            threads: int, graph=graph, x=x, matrices=matrices, users=users, items=items, grads=grads
+        ) -> Contenders:
+            sides = [side.detach().requires_grad_() for side in x.split([graph.n_users, graph.n_items])]
+            rows = torch.cat([users, items + graph.n_users])
+
+            def ours() -> object:
+                out = graph.propagate(*sides, users=users, items=items)
+                return torch.autograd.grad(out, sides, grads)
+
+            def naive(a: Tensor) -> object:
+                layers = [x]
+                for _ in range(3):
+                    layers.append(torch.sparse.mm(a, layers[-1]))
+                out = torch.nn.functional.embedding(rows, torch.stack(layers).mean(0))
+                return torch.autograd.grad(out, x, torch.cat(grads))
+
+            def symmetric(a: Tensor) -> object:
+                """The best that is possible with six products: Horner's form, backward by hand."""
+                with torch.no_grad():
+                    z = x
+                    for _ in range(3):
+                        z = torch.addmm(x, a, z)
+                    out = z[rows] / 4
+                    grad = torch.zeros_like(x).index_add_(0, rows, torch.cat(grads) / 4)
+                    z = grad
+                    for _ in range(3):
+                        z = torch.addmm(grad, a, z)
+                return out, z
+
+            mkl = {k: a for k, a in matrices.items() if "MKL" in k}
+            return {
+                OURS: ours,
+                **{f"torch {k}": lambda a=a: symmetric(a) for k, a in mkl.items()},
+                "torch COO, autograd": lambda: naive(matrices["COO"]),
+            }
+
+        shape = f"{n_users} + {n_items} nodes, {r.nnz} edges, d {d}"
+        yield Case("hop", shape, data, 4.0 * r.nnz * d, hop)
+        yield Case("propagation step", f"{shape}, B {n_rows}", data, 24.0 * r.nnz * d, step)
+
+
+def all_cases(quick: bool, only: set[str], folder: Path) -> Iterator[Case]:
     sampled_shape = (2048, 1024, 29_858, 40_981, 64)
     if "loss" in only:
         big = [(2048, 38_048, 64), (1024, 91_599, 64), (8192, 8192, 128)]
@@ -297,6 +395,8 @@ def all_cases(quick: bool, only: set[str]) -> Iterator[Case]:
             yield from topk_cases([(2048, 38_048, 64)], (20,), KINDS[1:])
     if "ranks" in only:
         yield from ranks_cases([(512 if quick else 2048, 38_048, 64)])
+    if "propagation" in only:
+        yield from propagation_cases(graphs(quick, folder))
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -429,8 +529,12 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="smallest shapes, under a minute")
     parser.add_argument(
-        "--only", nargs="+", default=["loss", "sampled", "topk", "ranks"],
-        choices=["loss", "sampled", "topk", "ranks"],
+        "--only", nargs="+", default=["loss", "sampled", "topk", "ranks", "propagation"],
+        choices=["loss", "sampled", "topk", "ranks", "propagation"],
+    )  # fmt: skip
+    parser.add_argument(
+        "--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data",
+        help="folder with LightGCN-format graphs (yelp2018, gowalla, lastfm), for propagation",
     )  # fmt: skip
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, help="measuring time of a case (default 8, quick 2)")
@@ -440,7 +544,7 @@ def main() -> None:
     seconds = arguments.seconds or (2.0 if arguments.quick else 8.0)
 
     rows: list[Row] = []
-    for case in all_cases(arguments.quick, set(arguments.only)):
+    for case in all_cases(arguments.quick, set(arguments.only), arguments.data):
         for n in threads:
             for row in measure(case, n, seconds):
                 rows.append(row)

@@ -57,6 +57,8 @@ def test_operators_at_level(level: str) -> None:
         "tests/test_topk_bytes.py::test_exclusions",
         "tests/test_topk_bytes.py::test_nan_rows_do_not_touch_their_neighbours",
         "tests/test_topk_bytes.py::test_sums_that_overflow_on_the_way",
+        "tests/test_graph.py::test_against_dense_float64",
+        "tests/test_graph.py::test_chosen_rows_are_rows_of_the_whole",
     ]
     result = at_level(level, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov", *tests)
     assert result.returncode == 0, result.stdout

@@ -1,4 +1,4 @@
-// What the four operators are asked to do, as plain data: no tensors, no devices' headers.
+// What the operators are asked to do, as plain data: no tensors, no devices' headers.
 //
 // The torch layer fills these structs after checking every shape and value; the CPU and CUDA
 // kernels read them. All pointers are borrowed for the duration of the call.
@@ -96,6 +96,31 @@ struct RanksProblem {
   Matrix users, items;
   Csr targets, excluded;
   Normalize normalize;
+};
+
+// One side of a bipartite graph: the neighbours of each node, as rows of the other side.
+struct Adjacency {
+  int64_t rows;
+  const int64_t* indptr;   // [rows + 1]
+  const int32_t* indices;  // [indptr[rows]]
+};
+
+// Nodes of one side, in any order, some maybe more than once.
+struct Selection {
+  const int64_t* ids = nullptr;  // [count], or nullptr: every node in order
+  int64_t count = 0;
+};
+
+// mean: (x + A x + .. + A^L x) / (L + 1), otherwise A^L x, with A = D^-1/2 [[0, R], [R^T, 0]]
+// D^-1/2. Sides: users, items. Rows of x belong to the nodes `given` (rows of one node add up,
+// nodes without one have a zero row); results are those of the nodes `wanted`. A is symmetric, so
+// the gradient is the same problem with the two exchanged.
+struct PropagationProblem {
+  Adjacency side[2];
+  Matrix x[2];
+  Selection given[2], wanted[2];
+  int64_t n_layers;
+  bool mean;
 };
 
 }  // namespace adaptau

@@ -77,6 +77,24 @@ struct SampledState {
   double* unit_sum;
 };
 
+// Rows of a sparse matrix times a table: row r of the result is
+// scale[r] * sum over e in [starts[r], starts[r + 1]) of table_scale[i] * table row i = indices[e]
+// + own_scale[r] * own[r]. Rows of the result are d apart, d a multiple of the vector length.
+template <class T>
+struct GatheredRows {
+  int64_t rows, d;
+  const int64_t* starts;   // [rows + 1] positions into indices
+  const int32_t* indices;  // [n_indices], beyond the last row's too: they may be looked at
+  int64_t n_indices;
+  const T* table;
+  int64_t table_stride;
+  const T* table_scale;  // a value a row of the table, or nullptr: 1
+  const T* scale;
+  const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
+  const T* own_scale;
+  bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
+};
+
 // Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).
 // An item x' = x - centre becomes q = round(x' / scale), |q| <= 127, one scale a panel.
 struct Int8Panel {
@@ -196,6 +214,8 @@ struct Kernels {
   // grad[item] += values[p] * scale[row] * user row; grad is the bucket's first gradient row.
   void (*sampled_scatter)(const BucketSamples<T>& samples, const T* users, const T* scale,
                           const T* values, T* grad);
+
+  void (*gather_rows)(const GatheredRows<T>& gathered, T* out);
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,

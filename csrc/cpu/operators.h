@@ -1,4 +1,4 @@
-// The four operators on the CPU. Each documents its algorithm in its own file.
+// The operators on the CPU. Each documents its algorithm in its own file.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +29,10 @@ void topk(const TopkProblem& problem, const PackedItems* packed, T* scores, int6
 // ranks.cpp: ranks [nnz of targets], 1-based.
 template <class T>
 void ranks(const RanksProblem& problem, int64_t* ranks, const Parallel& parallel);
+
+// propagate.cpp: out[side] is [wanted nodes, d] contiguous.
+template <class T>
+void propagate(const PropagationProblem& problem, T* const (&out)[2], const Parallel& parallel);
 
 // masks.cpp: the candidates that leave each user's denominator, as positions in i, the positive
 // itself excepted: those whose id is excluded for the user, and those that carry the positive's id.

@@ -40,6 +40,14 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "ranks(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
       "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\") -> "
       "Tensor");
+  m.def(
+      "bipartite_graph(Tensor indptr, Tensor indices, int n_items) -> (Tensor user_indptr, "
+      "Tensor user_indices, Tensor item_indptr, Tensor item_indices)");
+  m.def(
+      "propagate(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
+      "Tensor item_indptr, Tensor item_indices, int n_layers, bool mean=True, Tensor? users=None, "
+      "Tensor? items=None, Tensor? given_users=None, Tensor? given_items=None) -> "
+      "(Tensor users, Tensor items)");
   m.def("draw_negatives(int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("cpu_level() -> str");
   m.def("fma_peak(float seconds=0.02) -> float");

@@ -82,7 +82,8 @@ const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, in
     fail(name, " must have shape [", n >= 0 ? std::to_string(n) : "n", "], got ", shape_of(t));
   if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
   const int64_t* values = static_cast<const int64_t*>(t.const_data_ptr());
-  for (int64_t i = 0; i < t.size(0); ++i)
+  const int64_t count = t.size(0);  // a call into PyTorch
+  for (int64_t i = 0; i < count; ++i)
     if (values[i] < low || values[i] >= high)
       fail(name, " must lie in [", low, ", ", high, "), got ", values[i], " at position ", i);
   return values;

@@ -1,5 +1,5 @@
-// The losses against the oracle in double, top-k and ranks against a sort, at one instruction set,
-// with plain C++ threads.
+// The losses against the oracle in double, top-k and ranks against a sort, propagation against its
+// equation, at one instruction set, with plain C++ threads.
 #include <algorithm>
 #include <functional>
 #include <limits>
@@ -272,6 +272,92 @@ void retrieval(int64_t B, int64_t M, int64_t d, int64_t k) {
   }
 }
 
+// Every node of the other side with (u * 7 + i * 3) % 5 == 0; user 1 and item 2 have none.
+struct Edges {
+  std::vector<int64_t> indptr{0};
+  std::vector<int32_t> indices;
+  Edges(int64_t rows, int64_t columns, bool rows_are_users) {
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const int64_t u = rows_are_users ? r : c, i = rows_are_users ? c : r;
+        if (u != 1 && i != 2 && (u * 7 + i * 3) % 5 == 0)
+          indices.push_back(static_cast<int32_t>(c));
+      }
+      indptr.push_back(static_cast<int64_t>(indices.size()));
+    }
+  }
+  Adjacency adjacency() const {
+    return {static_cast<int64_t>(indptr.size()) - 1, indptr.data(), indices.data()};
+  }
+  double degree(int64_t r) const { return static_cast<double>(indptr[r + 1] - indptr[r]); }
+};
+
+template <class T>
+void propagation(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers, bool mean) {
+  const int64_t rows[2] = {n_users, n_items};
+  const Edges edges[2] = {{n_users, n_items, true}, {n_items, n_users, false}};
+  std::vector<T> x[2];
+  std::vector<double> layer[2], sum[2];
+  for (int s : {0, 1}) {
+    x[s] = random_values<T>(rows[s] * d, 41 + s);
+    layer[s].assign(x[s].begin(), x[s].end());
+    sum[s].assign(rows[s] * d, 0.0);
+  }
+  const auto add_layer = [&] {
+    for (int s : {0, 1})
+      for (size_t k = 0; k < sum[s].size(); ++k) sum[s][k] = (mean ? sum[s][k] : 0) + layer[s][k];
+  };
+  add_layer();
+  for (int64_t l = 0; l < n_layers; ++l) {
+    std::vector<double> next[2];
+    for (int s : {0, 1}) {
+      next[s].assign(rows[s] * d, 0.0);
+      for (int64_t r = 0; r < rows[s]; ++r)
+        for (int64_t e = edges[s].indptr[r]; e < edges[s].indptr[r + 1]; ++e) {
+          const int64_t j = edges[s].indices[e];
+          const double weight = 1 / std::sqrt(edges[s].degree(r) * edges[1 - s].degree(j));
+          for (int64_t k = 0; k < d; ++k) next[s][r * d + k] += weight * layer[1 - s][j * d + k];
+        }
+    }
+    for (int s : {0, 1}) layer[s] = next[s];
+    add_layer();
+  }
+  // some rows, one of them twice
+  const std::vector<int64_t> chosen[2] = {{n_users - 1, 0, n_users - 1}, {n_items / 2}};
+  for (const bool all : {true, false}) {
+    PropagationProblem problem{};
+    for (int s : {0, 1}) {
+      problem.side[s] = edges[s].adjacency();
+      problem.x[s] = as_matrix(x[s], rows[s], d);
+      problem.given[s] = {nullptr, rows[s]};
+      if (all) {
+        problem.wanted[s] = {nullptr, rows[s]};
+      } else {
+        problem.wanted[s] = {chosen[s].data(), static_cast<int64_t>(chosen[s].size())};
+      }
+    }
+    problem.n_layers = n_layers;
+    problem.mean = mean;
+    std::vector<T> out[2], again[2];
+    for (int s : {0, 1})
+      for (auto* o : {out, again}) o[s].resize(problem.wanted[s].count * d);
+    propagate<T>(problem, {out[0].data(), out[1].data()}, threads(1));
+    propagate<T>(problem, {again[0].data(), again[1].data()}, threads(3));
+    for (int s : {0, 1}) {
+      CHECK(out[s] == again[s]);
+      std::vector<double> expected;
+      for (int64_t b = 0; b < problem.wanted[s].count; ++b)
+        for (int64_t k = 0; k < d; ++k)
+          expected.push_back(sum[s][(all ? b : chosen[s][b]) * d + k] /
+                             static_cast<double>(mean ? n_layers + 1 : 1));
+      const double longest = static_cast<double>(std::max(n_users, n_items)) / 5 + 1;
+      const double u = std::numeric_limits<T>::epsilon() / 2;
+      CHECK_NEAR(error(out[s], expected, largest(x[s]) * std::pow(longest, 0.5 * n_layers)), 0,
+                 static_cast<double>(n_layers + 1) * (longest + 4) * u);
+    }
+  }
+}
+
 template <class T>
 void all() {
   const int64_t roomy = int64_t{64} << 20, none = 0, few_groups = 48 * 48 * 8 * 4 * 8;
@@ -293,6 +379,13 @@ void all() {
   retrieval<T>(2, 20000, 8, 33);
   retrieval<T>(60, 2500, 24, 30);  // float32 by bytes where the level has them
   retrieval<T>(50, 7000, 16, 100);
+  for (int64_t n_layers : {0, 1, 3}) {
+    propagation<T>(3, 3, 1, n_layers, true);
+    propagation<T>(70, 200, 33, n_layers, true);
+    propagation<T>(500, 300, 64, n_layers, true);
+  }
+  propagation<T>(70, 200, 64, 1, false);
+  propagation<T>(500, 300, 48, 2, false);
 }
 
 }  // namespace

@@ -42,6 +42,24 @@ template <class V, class E>
 ADAPTAU_INLINE void store(E* p, V v) {
   memcpy(p, &v, sizeof v);
 }
+// A store past the caches, p aligned to the vector. Other threads may read after fence_streams().
+template <class V, class E>
+ADAPTAU_INLINE void stream(E* p, V v) {
+#if defined(__AVX512F__)
+  _mm512_stream_si512((__m512i*)p, (__m512i)v);
+#elif defined(__AVX2__)
+  _mm256_stream_si256((__m256i*)p, (__m256i)v);
+#elif defined(__SSE2__)
+  _mm_stream_si128((__m128i*)p, (__m128i)v);
+#else
+  store(p, v);
+#endif
+}
+ADAPTAU_INLINE void fence_streams() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
 template <class V, class E>
 ADAPTAU_INLINE V broadcast(E x) {
   return x - V{};  // x - 0 keeps -0 and NaN

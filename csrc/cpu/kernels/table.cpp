@@ -36,6 +36,7 @@ struct Limits<double> {
 #include "bf16.inl"
 #include "int8.inl"
 #include "sampled.inl"
+#include "propagate.inl"
 
 #define ADAPTAU_STRING_(x) #x
 #define ADAPTAU_STRING(x) ADAPTAU_STRING_(x)
@@ -63,7 +64,8 @@ namespace ADAPTAU_ISA {
    ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
    sampled_users<T>,            \
-   sampled_scatter<T>}
+   sampled_scatter<T>,          \
+   gather_rows<T>}
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;

@@ -1,0 +1,131 @@
+"""Propagation of embeddings over the graph of interactions, as in LightGCN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adaptau_ext.arguments import Exclusion, check_devices, csr_pair
+
+_ops = torch.ops.adaptau
+
+
+class BipartiteGraph:
+    r"""Users and items joined by their interactions, with the symmetrically normalised adjacency.
+
+    ::
+
+        R = interactions                                      # [n_users, n_items], zeros and ones
+        A = D ** -0.5 @ [[0, R], [R.T, 0]] @ D ** -0.5        # D: degrees; isolated nodes: zero rows
+
+    Embeddings go in and come out as a pair, users and items. They may be float32, bfloat16 or float16
+    (computed in float32, which is also what comes out) or float64, with any strides and any d. Results
+    are differentiable in both, any number of times, and have the same bits on any number of threads.
+
+    Args:
+        interactions: a SciPy CSR matrix or a pair (indptr `[n_users + 1]`, indices) of tensors or
+            arrays, each row's indices ascending and distinct. Every stored entry is an interaction,
+            whatever its value.
+        n_items: needed with a pair; a SciPy matrix has it.
+
+    Raises:
+        RuntimeError: for an id out of range, a row that is unsorted or has duplicates.
+
+    Source: LightGCN (He et al., SIGIR 2020), equations 3, 4 and 7.
+    """
+
+    def __init__(self, interactions: Exclusion, n_items: int | None = None) -> None:
+        indptr, indices = csr_pair(interactions, torch.device("cpu"), "interactions")
+        if n_items is None:
+            if isinstance(interactions, tuple):
+                raise TypeError(
+                    "n_items is needed with a pair (indptr, indices); only a SciPy matrix has it"
+                )
+            n_items = int(interactions.shape[1])
+        # rows of R and of its transpose: (user_indptr, user_indices, item_indptr, item_indices)
+        self._adjacency: tuple[Tensor, ...] = _ops.bipartite_graph(indptr, indices, n_items)
+
+    @property
+    def n_users(self) -> int:
+        """Users, isolated ones included."""
+        return self._adjacency[0].shape[0] - 1
+
+    @property
+    def n_items(self) -> int:
+        """Items, isolated ones included."""
+        return self._adjacency[2].shape[0] - 1
+
+    @property
+    def n_interactions(self) -> int:
+        """Edges between users and items, each counted once."""
+        return self._adjacency[1].shape[0]
+
+    def __repr__(self) -> str:
+        return (
+            f"BipartiteGraph({self.n_users:,} users, {self.n_items:,} items, "
+            f"{self.n_interactions:,} interactions)"
+        )
+
+    def propagate(
+        self,
+        x_users: Tensor,
+        x_items: Tensor,
+        n_layers: int = 3,
+        *,
+        users: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""The mean of all layers' embeddings.
+
+        ::
+
+            E = cat([x_users, x_items])
+            out = (E + A @ E + ... + A ** n_layers @ E) / (n_layers + 1)
+            return out[:n_users][users], out[n_users:][items]
+
+        With `users` or `items` (a training batch), the last layer is computed for those rows alone, and
+        in the backward pass the first one, which starts from their gradients, follows their edges
+        alone; the layers between are whole. The backward pass stores nothing but the graph.
+
+        Args:
+            x_users: `[n_users, d]`; x_items: `[n_items, d]`, same dtype.
+            n_layers: at least 0.
+            users, items: int64 ids of the rows to return, in any order, duplicates welcome; default:
+                all of them.
+
+        Returns:
+            `[n_users, d]` or `[len(users), d]`, and `[n_items, d]` or `[len(items), d]`.
+
+        Raises:
+            RuntimeError: for a wrong shape or dtype, and ids out of range.
+        """
+        return self._run(x_users, x_items, n_layers, True, users, items)
+
+    def hop(self, x_users: Tensor, x_items: Tensor) -> tuple[Tensor, Tensor]:
+        r"""One multiplication by the adjacency, to build other models from.
+
+        ::
+
+            out = A @ cat([x_users, x_items])
+            return out[:n_users], out[n_users:]
+
+        Arguments, results and errors are those of `propagate`.
+        """
+        return self._run(x_users, x_items, 1, False, None, None)
+
+    def _run(
+        self,
+        x_users: Tensor,
+        x_items: Tensor,
+        n_layers: int,
+        mean: bool,
+        users: Tensor | None,
+        items: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        check_devices(
+            x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
+        )
+        result: tuple[Tensor, Tensor] = _ops.propagate(
+            x_users, x_items, *self._adjacency, n_layers, mean, users, items
+        )
+        return result

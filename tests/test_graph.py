@@ -1,0 +1,268 @@
+"""BipartiteGraph against its dense twin in float64, and what it promises beyond the values."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import Tensor
+
+import adaptau_ext as ax
+from adaptau_ext import reference
+from tests.budget import assert_within, roundoff
+from tests.test_retrieval import random_csr
+
+SHAPES = [(0, 0), (0, 3), (4, 0), (1, 1), (7, 11), (60, 130), (300, 200)]
+
+
+def graph_and_inputs(
+    n_users: int, n_items: int, d: int, dtype: torch.dtype = torch.float32, density: float = 0.1
+) -> tuple[scipy.sparse.csr_array, ax.BipartiteGraph, Tensor, Tensor]:
+    """Isolated users and items included, and one user who knows every item."""
+    csr = random_csr(n_users, n_items, density).tolil()
+    if n_users > 2:
+        csr[1, :] = True
+        csr[2, :] = False
+    csr = scipy.sparse.csr_array(csr)
+    csr.sort_indices()
+    x_users, x_items = torch.randn(n_users, d).to(dtype), torch.randn(n_items, d).to(dtype)
+    return csr, ax.BipartiteGraph(csr), x_users, x_items
+
+
+def budget(csr: scipy.sparse.csr_array, x_users: Tensor, x_items: Tensor, n_layers: int) -> float:
+    """A sum of m terms is off by m u of its absolute terms, scaling and the last addition add 4 u, once a
+    layer; no layer has absolute row sums above sqrt(m) (1 / sqrt(degrees) of m neighbours at most)."""
+    u = roundoff(torch.float64 if x_users.dtype == torch.float64 else torch.float32)
+    longest = max((int(np.diff(m.indptr).max(initial=0)) for m in (csr, csr.tocsc())), default=0)
+    largest = max((float(x.abs().max()) for x in (x_users, x_items) if x.numel()), default=0.0)
+    grown = max(1.0, longest**0.5) ** n_layers
+    return n_layers * (longest + 4) * u * largest * grown + 4 * u * largest
+
+
+def random_ids(n: int, count: int) -> Tensor:
+    return torch.randint(n, (count,)) if n else torch.zeros(0, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("d", [0, 1, 17, 48, 64, 200])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+def test_against_dense_float64(shape: tuple[int, int], d: int, n_layers: int) -> None:
+    for dtype in (torch.float32, torch.float64):
+        csr, graph, x_users, x_items = graph_and_inputs(*shape, d, dtype)
+        limit = budget(csr, x_users, x_items, n_layers)
+        expected = reference.propagate(csr, x_users.double(), x_items.double(), n_layers)
+        for ours, exact in zip(graph.propagate(x_users, x_items, n_layers), expected, strict=True):
+            assert ours.dtype == dtype
+            assert_within(ours, exact, limit)
+        expected = reference.hop(csr, x_users.double(), x_items.double())
+        for ours, exact in zip(graph.hop(x_users, x_items), expected, strict=True):
+            assert_within(ours, exact, budget(csr, x_users, x_items, 1))
+
+
+@pytest.mark.parametrize("d", [17, 64])
+@pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("chosen", [(True, True), (True, False), (False, True)])
+def test_chosen_rows_are_rows_of_the_whole(d: int, n_layers: int, chosen: tuple[bool, bool]) -> None:
+    """Bit for bit, forward and backward; duplicates, none at all, an isolated user and a popular one."""
+    _, graph, x_users, x_items = graph_and_inputs(300, 200, d)
+    x_users.requires_grad_()
+    x_items.requires_grad_()
+    for count in (0, 1, 90):
+        users, items = torch.cat([random_ids(300, count), torch.tensor([1, 2])]), random_ids(200, count)
+        options = {"users": users if chosen[0] else None, "items": items if chosen[1] else None}
+        ours = graph.propagate(x_users, x_items, n_layers, **options)
+        whole = graph.propagate(x_users, x_items, n_layers)
+        weights = [torch.randn(x.shape) for x in ours]
+        for side, rows in enumerate(options.values()):
+            assert torch.equal(ours[side], whole[side] if rows is None else whole[side][rows])
+        gradients = torch.autograd.grad(ours, (x_users, x_items), weights)
+        scattered = [
+            w if rows is None else torch.zeros(x.shape).index_add_(0, rows, w)
+            for w, rows, x in zip(weights, options.values(), (x_users, x_items), strict=True)
+        ]
+        expected = torch.autograd.grad(whole, (x_users, x_items), scattered)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+def double_inputs() -> tuple[ax.BipartiteGraph, Tensor, Tensor]:
+    _, graph, x_users, x_items = graph_and_inputs(5, 4, 3, torch.float64, density=0.4)
+    return graph, x_users.requires_grad_(), x_items.requires_grad_()
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_gradcheck(n_layers: int) -> None:
+    graph, *x = double_inputs()
+    for users, items in product((None, torch.tensor([3, 0, 3])), (None, torch.tensor([1]))):
+
+        def run(u: Tensor, i: Tensor, users: Any = users, items: Any = items) -> tuple[Tensor, Tensor]:
+            return graph.propagate(u, i, n_layers, users=users, items=items)
+
+        assert torch.autograd.gradcheck(run, x)
+        assert torch.autograd.gradgradcheck(run, x)
+    assert torch.autograd.gradcheck(graph.hop, x)
+
+
+def test_hops_compose_to_propagation() -> None:
+    """The form that dropout between layers or a regulariser on each layer takes."""
+    graph, *x = double_inputs()
+    layers = [tuple(x)]
+    for _ in range(3):
+        layers.append(graph.hop(*layers[-1]))
+    mean = [torch.stack(side).mean(0) for side in zip(*layers, strict=True)]
+    for ours, expected in zip(graph.propagate(*x), mean, strict=True):
+        torch.testing.assert_close(ours, expected)
+    weights = [torch.randn_like(m) for m in mean]
+    torch.testing.assert_close(
+        torch.autograd.grad(graph.propagate(*x), x, weights), torch.autograd.grad(mean, x, weights)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_computes_in_float32(dtype: torch.dtype) -> None:
+    _, graph, x_users, x_items = graph_and_inputs(60, 130, 64, dtype)
+    for ours, expected in zip(
+        graph.propagate(x_users, x_items),
+        graph.propagate(x_users.float(), x_items.float()),
+        strict=True,
+    ):
+        assert torch.equal(ours, expected)
+    x_users.requires_grad_()
+    sum(out.sum() for out in graph.propagate(x_users, x_items)).backward()  # type: ignore[union-attr]
+    assert x_users.grad is not None and x_users.grad.dtype == dtype
+
+
+def test_strides_do_not_matter() -> None:
+    _, graph, x_users, x_items = graph_and_inputs(60, 130, 64)
+    expected = graph.propagate(x_users, x_items)
+    rows, columns = torch.stack([x_users, x_users], 1)[:, 0], x_items.T.contiguous().T
+    for ours, same in zip(graph.propagate(rows, columns), expected, strict=True):
+        assert torch.equal(ours, same)
+    one = torch.randn(1, 64)
+    for ours, same in zip(
+        graph.propagate(one.expand(60, 64), x_items),
+        graph.propagate(one.repeat(60, 1), x_items),
+        strict=True,
+    ):
+        assert torch.equal(ours, same)
+
+
+@pytest.mark.parametrize("d", [33, 64])
+def test_bitwise_the_same_on_any_number_of_threads(d: int, restore_threads: None) -> None:
+    _, graph, x_users, x_items = graph_and_inputs(3000, 2000, d, density=0.02)
+    x_users.requires_grad_()
+    x_items.requires_grad_()
+    users, items = random_ids(3000, 500), random_ids(2000, 700)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        for options in ({}, {"users": users, "items": items}):
+            out = graph.propagate(x_users, x_items, **options)
+            results.append([*out, *torch.autograd.grad(out, (x_users, x_items), out)])
+    for k, other in enumerate(results[2:]):
+        assert all(torch.equal(a, b) for a, b in zip(results[k % 2], other, strict=True))
+
+
+def test_opcheck() -> None:
+    csr, graph, x_users, x_items = graph_and_inputs(7, 11, 5)
+    indptr, indices = (torch.from_numpy(part).long() for part in (csr.indptr, csr.indices))
+    torch.library.opcheck(torch.ops.adaptau.bipartite_graph.default, (indptr, indices, 11))
+    chosen = torch.tensor([3, 0, 3]), torch.tensor([10])
+    for x in ((x_users, x_items), (x_users.requires_grad_(), x_items.requires_grad_())):
+        for options in ((3, True, None, None), (2, True, *chosen), (1, False, None, chosen[1])):
+            torch.library.opcheck(
+                torch.ops.adaptau.propagate.default, (*x, *graph._adjacency, *options)
+            )
+
+
+def test_compile_without_graph_breaks() -> None:
+    _, graph, x_users, x_items = graph_and_inputs(60, 130, 8)
+    leaves = x_users.requires_grad_(), x_items.requires_grad_()
+    users, items = random_ids(60, 20), random_ids(130, 20)
+
+    def step(u: Tensor, i: Tensor) -> Tensor:
+        u, i = graph.propagate(*graph.hop(u * 2, i), users=users, items=items)
+        return (u * i).sum()
+
+    expected = step(*leaves)
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)(*leaves)
+    torch.testing.assert_close(compiled, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled, leaves), torch.autograd.grad(expected, leaves)
+    )
+
+
+def test_forms_of_interactions_are_equivalent() -> None:
+    csr, graph, x_users, x_items = graph_and_inputs(60, 130, 8)
+    arrays = (csr.indptr, csr.indices)
+    tensors = (torch.from_numpy(csr.indptr), torch.from_numpy(csr.indices))
+    ratings = scipy.sparse.csr_matrix((np.full(csr.nnz, 5.0), csr.indices, csr.indptr), csr.shape)
+    expected = graph.propagate(x_users, x_items)
+    for other in (
+        ax.BipartiteGraph(arrays, 130),
+        ax.BipartiteGraph(tensors, 130),
+        ax.BipartiteGraph(ratings),
+    ):
+        assert (other.n_users, other.n_items, other.n_interactions) == (60, 130, csr.nnz)
+        for ours, same in zip(other.propagate(x_users, x_items), expected, strict=True):
+            assert torch.equal(ours, same)
+    assert repr(graph) == f"BipartiteGraph(60 users, 130 items, {csr.nnz} interactions)"
+
+
+G = ax.BipartiteGraph((torch.tensor([0, 2, 2, 3]), torch.tensor([0, 4, 1])), 5)
+U, I = torch.randn(3, 4), torch.randn(5, 4)  # noqa: E741
+LONG = torch.zeros(3, dtype=torch.int64)
+
+
+def with_adjacency(position: int, tensor: Tensor) -> Any:
+    adjacency = list(G._adjacency)
+    adjacency[position] = tensor
+    return torch.ops.adaptau.propagate(U, I, *adjacency, 1)
+
+
+ERRORS: list[tuple[Any, str]] = [
+    (lambda: ax.BipartiteGraph((torch.tensor([0, 2]), torch.tensor([3, 1])), 5),
+     "interactions indices must be ascending and distinct within a row, got 3 then 1 in row 0; sort"),
+    (lambda: ax.BipartiteGraph((torch.tensor([0, 1]), torch.tensor([5])), 5),
+     r"interactions indices must lie in \[0, 5\), got 5"),
+    (lambda: ax.BipartiteGraph((torch.tensor([1, 1]), torch.tensor([0])), 5),
+     "interactions indptr must start at 0 and end at len"),
+    (lambda: ax.BipartiteGraph((LONG[:0], LONG[:0]), 5), r"interactions indptr must have n_users \+ 1 entries"),
+    (lambda: ax.BipartiteGraph((LONG, LONG[:0]), 2**31), r"n_items must be in \[0, 2\^31\), got 2147483648"),
+    (lambda: G.propagate(U[:2], I), "x_users must have a row for each of the 3 users, got 2 rows"),
+    (lambda: G.propagate(U, I[:4]), "x_items must have a row for each of the 5 items, got 4 rows"),
+    (lambda: G.hop(U, I[:, :3]), "x_users and x_items must have the same number of columns d, got 4 and 3"),
+    (lambda: G.hop(U, I.double()), "x_users and x_items must have the same dtype; convert"),
+    (lambda: G.hop(U.int(), I.int()), "x_users must be float32, float64, bfloat16 or float16, got int32"),
+    (lambda: G.hop(U[0], I), r"x_users must be a matrix \[rows, d\], got shape \[4\]"),
+    (lambda: G.hop(U, I.to("meta")), "x_items must be on cpu like the embeddings, got meta; move"),
+    (lambda: G.hop(U.to("meta"), I.to("meta")), "graph must be on meta like the embeddings, got cpu"),
+    (lambda: G.propagate(U, I, -1), "n_layers must be >= 0, got -1"),
+    (lambda: G.propagate(U, I, users=LONG + 3), r"users must lie in \[0, 3\), got 3 at position 0"),
+    (lambda: G.propagate(U, I, items=LONG - 1), r"items must lie in \[0, 5\), got -1 at position 0"),
+    (lambda: G.propagate(U, I, users=LONG.int()), r"users must be int64, got int32; convert it with .long\(\)"),
+    # tensors that no BipartiteGraph made
+    (lambda: with_adjacency(1, torch.tensor([0, 4, 5], dtype=torch.int32)), r"user_indices must lie in \[0, 5\), got 5"),
+    (lambda: with_adjacency(3, torch.tensor([0, -1, 0], dtype=torch.int32)), r"item_indices must lie in \[0, 3\), got -1"),
+    (lambda: with_adjacency(1, torch.tensor([0, 4, 1])), "user_indices must be int32, contiguous, .* got int64"),
+    (lambda: with_adjacency(0, torch.tensor([0, 2, 1, 3])), "user_indptr must ascend from 0 to len"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(ERRORS)))
+def test_errors(case: int) -> None:
+    call, message = ERRORS[case]
+    with pytest.raises(RuntimeError, match=message):
+        call()
+
+
+def test_forms_of_interactions_errors() -> None:
+    with pytest.raises(TypeError, match=r"n_items is needed with a pair \(indptr, indices\)"):
+        ax.BipartiteGraph((LONG, LONG[:0]))
+    with pytest.raises(TypeError, match="interactions must be in CSR format, got a SciPy csc matrix"):
+        ax.BipartiteGraph(scipy.sparse.csc_array((3, 5)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="interactions must be a pair .* got list"):
+        ax.BipartiteGraph([0, 1], 5)  # type: ignore[arg-type]
