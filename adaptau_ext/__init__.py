@@ -12,7 +12,7 @@ Five operators carry the package, each with a plain-PyTorch twin in `adaptau_ext
 
     fused_adaptive_softmax     loss over all candidates, a temperature per user
     sampled_adaptive_softmax   loss over negatives drawn inside the kernel
-    topk, ranks                exact retrieval and exact ranks of held-out items
+    topk, ItemIndex, ranks     exact retrieval and exact ranks of held-out items
     BipartiteGraph.propagate   LightGCN's propagation, for the rows of a batch or for all
 
     ops.py -> torch.ops.adaptau.* -> csrc/torch (checks) -> csrc/cpu (kernels)
@@ -27,6 +27,7 @@ import torch as _torch  # noqa: F401  loads the libraries that _C links to
 import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
 from adaptau_ext import reference
 from adaptau_ext.graph import BipartiteGraph
+from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import (
     draw_negatives,
     fused_adaptive_softmax,
@@ -38,6 +39,7 @@ from adaptau_ext.ops import (
 __version__ = "0.1.0"
 __all__ = [
     "BipartiteGraph",
+    "ItemIndex",
     "draw_negatives",
     "fused_adaptive_softmax",
     "ranks",

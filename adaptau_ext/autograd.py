@@ -180,10 +180,16 @@ def _sampled_backward(
 @torch.library.register_fake("adaptau::topk")
 def _topk(
     u: Tensor, i: Tensor, k: int, exclude_indptr: Tensor | None = None,
-    exclude_indices: Tensor | None = None, normalize: str = "none",
+    exclude_indices: Tensor | None = None, normalize: str = "none", item_bytes: Tensor | None = None,
+    item_meta: Tensor | None = None, item_centre: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     shape = (u.shape[0], k)
     return u.new_empty(shape, dtype=compute_dtype(u)), u.new_empty(shape, dtype=torch.int64)
+
+
+@torch.library.register_fake("adaptau::unit_rows")
+def _unit_rows(i: Tensor) -> Tensor:
+    return i.new_empty(i.shape, dtype=compute_dtype(i))
 
 
 @torch.library.register_fake("adaptau::ranks")

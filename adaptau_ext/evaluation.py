@@ -9,7 +9,8 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from adaptau_ext.ops import Normalize, topk
+from adaptau_ext.index import ItemIndex
+from adaptau_ext.ops import Normalize
 
 _USERS_A_CHUNK = 4096
 
@@ -55,13 +56,12 @@ def evaluate(
     ideal = torch.cat([torch.zeros(1, dtype=torch.float64), discount.cumsum(0)])
     totals = {f"{name}@{k}": 0.0 for k in ks for name in ("recall", "ndcg", "precision")}
     n_users = 0
+    index = ItemIndex(item_embeddings, normalize=normalize)
     for users, k in _chunks(held_out, exclude, n_items, max(ks)):
-        ids = topk(
+        ids = index.topk(
             user_embeddings[torch.from_numpy(users)],
-            item_embeddings,
             k,
             exclude=None if exclude is None else exclude[users],
-            normalize=normalize,
         )[1].cpu()
         hits = _hits(held_out[users], ids, n_items)  # [users, k]
         size = torch.from_numpy(np.diff(held_out.indptr)[users])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
+from adaptau_ext.ops import Normalize
 from tests.budget import LossBudget, assert_same_ranking
 
 SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
@@ -148,3 +149,40 @@ def test_exclusion_forms_are_equivalent() -> None:
     tensors = tuple(torch.from_numpy(part) for part in arrays)
     for form in (scipy.sparse.csr_matrix(csr), arrays, tensors):
         assert torch.equal(ax.topk(u, i, 5, exclude=form)[1], expected)
+
+
+@pytest.mark.parametrize("normalize", ["both", "user", "item", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 40, 5), (7, 5000, 33), (100, 3000, 64)], ids=str)
+def test_an_index_gives_the_bits_of_topk(
+    shape: tuple[int, int, int], dtype: torch.dtype, normalize: Normalize
+) -> None:
+    n_users, n_items, d = shape
+    u = torch.randn(n_users, d).to(dtype)
+    i = (torch.randn(n_items, d) + 3 * torch.randn(d)).to(dtype)
+    index = ax.ItemIndex(i, normalize=normalize)
+    gone = torch.arange(0, n_items, 3)
+    exclude = (torch.arange(n_users + 1) * gone.numel(), gone.repeat(n_users))
+    for k, options in ((1, {}), (20, {"exclude": exclude}), (26, {})):
+        expected = ax.topk(u, i, k, normalize=normalize, **options)
+        for found, wanted in zip(index.topk(u, k, **options), expected, strict=True):
+            assert torch.equal(found, wanted)
+    assert len(index) == n_items
+    assert repr(index).startswith(f"ItemIndex({n_items} x {d}")
+
+
+def test_an_index_of_another_catalogue_is_refused() -> None:
+    u, i = torch.randn(40, 16), torch.randn(3000, 16)
+    packed = torch.ops.adaptau.pack_items(i)
+    if packed[0].numel() == 0:
+        pytest.skip("this level has no bytes")
+    with pytest.raises(RuntimeError, match="must be what pack_items made of i"):
+        torch.ops.adaptau.topk(u, i[:2000], 5, None, None, "none", *packed)
+    with pytest.raises(RuntimeError, match="must be what pack_items made of i"):
+        torch.ops.adaptau.topk(u, i, 5, None, None, "none", packed[0], None, packed[2])
+    with pytest.raises(RuntimeError, match="normalise i before packing it"):
+        torch.ops.adaptau.topk(u, i, 5, None, None, "both", *packed)
+    with pytest.raises(RuntimeError, match='got "cosine"'):
+        ax.ItemIndex(i, normalize="cosine")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="u and i must have the same dtype"):
+        ax.ItemIndex(i).topk(u.double(), 3)

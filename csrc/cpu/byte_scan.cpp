@@ -45,8 +45,12 @@ struct ByteScan::Worker {
   uint8_t item[kHitsAtOnce];
 };
 
+bool ByteScan::possible(const Matrix& items, const Kernels<float>& kernels) {
+  return kernels.scan_int8 != nullptr && items.dtype != DType::f64 && items.cols > 0 &&
+         items.cols <= kMaxDimension;
+}
 bool ByteScan::worthwhile(const TopkProblem& p, bool packed, const Kernels<float>& kernels) {
-  return kernels.scan_int8 != nullptr && p.users.cols > 0 && p.users.cols <= kMaxDimension &&
+  return possible(p.items, kernels) &&
          (packed || (p.users.rows >= kMinUsers && p.items.rows >= kMinItems));
 }
 

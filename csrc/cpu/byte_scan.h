@@ -13,7 +13,8 @@ namespace adaptau {
 
 class ByteScan {
  public:
-  // Is it possible, and does it pay?
+  static bool possible(const Matrix& items, const Kernels<float>& kernels);
+  // Possible, and does it pay?
   static bool worthwhile(const TopkProblem& p, bool packed, const Kernels<float>& kernels);
 
   // packed: the catalogue's bytes from an earlier call, or nullptr.
