@@ -19,10 +19,14 @@ def run(*command: str | Path) -> str:
     return output
 
 
+def passed_ctests(build: Path, *options: str) -> set[str]:
+    run("cmake", "-S", ROOT, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", *options)
+    run("cmake", "--build", build)
+    output = run("ctest", "--test-dir", build, "--output-on-failure")
+    return set(re.findall(r"Test +#\d+: (\S+) \.+ +Passed", output))
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 def test_ctest(tmp_path: Path) -> None:
-    run("cmake", "-S", ROOT, "-B", tmp_path, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release")
-    run("cmake", "--build", tmp_path)
-    output = run("ctest", "--test-dir", tmp_path, "--output-on-failure")
-    passed = set(re.findall(r"Test +#\d+: (\S+) \.+ +Passed", output))
+    passed = passed_ctests(tmp_path)
     assert {"core", "kernels_baseline", "operators_baseline", "no_weak_symbols_baseline"} <= passed

@@ -43,7 +43,7 @@ void gemm_matches_loops(const Kernels<T>& kernels) {
       }
 }
 
-// The contract that ties retrieval together: gemm and dot round alike.
+// The contract that ties retrieval together: gemm, dot and dots round alike.
 template <class T>
 void dot_is_gemm(const Kernels<T>& kernels) {
   for (int64_t d : {1, 17, 64, 127, 300}) {
@@ -51,8 +51,14 @@ void dot_is_gemm(const Kernels<T>& kernels) {
     std::vector<T> packed(d * 48, T(0)), c(48 * 48);
     for (int64_t k = 0; k < d; ++k) packed[k * 48 + 3] = u[k];
     kernels.gemm(48, 48, d, a.data(), d, 1, packed.data(), 48, c.data(), 48, false);
-    for (int64_t j = 0; j < 48; ++j)
-      CHECK(c[j * 48 + 3] == kernels.dot(d, a.data() + j * d, u.data()));
+    std::vector<const T*> rows(47), users(47, u.data());
+    std::vector<T> products(47);
+    for (int64_t j = 0; j < 47; ++j) rows[j] = a.data() + j * d;
+    kernels.dots(47, d, rows.data(), users.data(), products.data());
+    for (int64_t j = 0; j < 47; ++j) {
+      CHECK(c[j * 48 + 3] == kernels.dot(d, rows[j], u.data()));
+      CHECK(c[j * 48 + 3] == products[j]);
+    }
   }
 }
 

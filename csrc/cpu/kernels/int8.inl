@@ -205,7 +205,7 @@ void select_rank(int64_t n, int64_t lanes, const float* best, const int32_t* ran
       const Floats x = load<Floats>(best + g * kTile + l);
       high = x > high ? x : high;
       numbers -= x > nothing;
-      smallest = (x > nothing) & (x < smallest) ? x : smallest;
+      smallest = ((x > nothing) & (x < smallest)) ? x : smallest;
     }
     Floats low = numbers >= wanted ? smallest : nothing;
     for (int step = 0; step < 20; ++step) {
