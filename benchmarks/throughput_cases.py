@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -294,9 +295,10 @@ def evaluation_cases(folder: Path, d: int = 64, k: int = 20) -> Iterator[Case]:
         try:
             from implicit.cpu.topk import topk as implicit_topk
 
+            as_matrix = scipy.sparse.csr_matrix(seen)  # implicit knows no sparse arrays
             peers["implicit, filtered"] = lambda: [
                 implicit_topk(
-                    i.numpy(), u[c].numpy(), k, filter_query_items=seen[c], num_threads=threads
+                    i.numpy(), u[c].numpy(), k, filter_query_items=as_matrix[c], num_threads=threads
                 )
                 for c in chunks
             ]
