@@ -83,6 +83,13 @@ class Scan {
                           false);
       return tile_.get();
     }
+    // Counts them instead; returns them where they are wanted, otherwise nullptr.
+    const T* count(int64_t g, const RankThresholds<T>& thresholds, bool wanted) {
+      T* tile = wanted ? tile_.get() : nullptr;
+      scan_.kernels_.count_scores(items_, scan_.lanes(g), scan_.d_, rows_, stride_,
+                                  scan_.packed_.get() + g * kTile * scan_.ld_, thresholds, tile);
+      return tile;
+    }
     int64_t items() const { return items_; }
     const T* row(int64_t j) const { return rows_ + j * stride_; }  // of the loaded panel
 
