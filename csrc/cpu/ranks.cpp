@@ -33,18 +33,21 @@ T next_above(T x) {
 template <class T>
 class GroupTargets {
  public:
-  GroupTargets(const RanksProblem& p, const Scan<T>& scan, int64_t g, T* scratch)
+  GroupTargets(const RanksProblem& p, const Scan<T>& scan, int64_t g)
       : depth_(n_targets(p, scan.user(g, 0))),  // the lane with the most
         score_(depth_ * kTile, std::numeric_limits<T>::quiet_NaN()),
         bound_(score_),
         id_(depth_ * kTile, -1),
         count_(depth_ * kTile, 0) {
+    std::vector<T> scores(depth_);
     for (int64_t l = 0; l < scan.users_in(g); ++l) {
-      const int64_t b = scan.user(g, l);
-      for (int64_t i = 0; i < n_targets(p, b); ++i) {
+      const int64_t b = scan.user(g, l), n = n_targets(p, b);
+      const int64_t* ids = p.targets.indices + p.targets.indptr[b];
+      scan.score_items(g, l, n, ids, scores.data());
+      for (int64_t i = 0; i < n; ++i) {
         const int64_t at = i * kTile + l;
-        id_[at] = p.targets.indices[p.targets.indptr[b] + i];
-        score_[at] = scan.score_one(g, l, id_[at], scratch);
+        id_[at] = ids[i];
+        score_[at] = scores[i];
         by_id_.push_back(at);
       }
     }
@@ -111,10 +114,10 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
   for_each_task(parallel, tasks.count(), [&](int64_t task, int) {
     const auto [range, g0, g1, p0, p1] = tasks.share(task);
     typename Scan<T>::Reader reader(scan);
-    Buffer<T> row(scan.row_length());
+    std::vector<T> scores;  // of excluded items
     for (int64_t g = g0; g < g1; ++g) {
       if (n_targets(p, scan.user(g, 0)) == 0) break;  // and every later group has none either
-      GroupTargets<T> targets(p, scan, g, row.get());
+      GroupTargets<T> targets(p, scan, g);
       targets.seek(p0 * kTile, std::min(p1 * kTile, p.items.rows));
       for (int64_t panel = p0; panel < p1; ++panel) {
         reader.load(panel);
@@ -125,10 +128,11 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
         int64_t* count = &counts[range * nnz + p.targets.indptr[b]];
         for (int64_t i = 0; i < n_targets(p, b); ++i) count[i] = targets.counted(i, l);
         if (range != 0 || p.excluded.indptr == nullptr) continue;
-        for (int64_t e = p.excluded.indptr[b]; e < p.excluded.indptr[b + 1]; ++e) {
-          const int64_t id = p.excluded.indices[e];
-          const Candidate<T> item{score_key(scan.score_one(g, l, id, row.get())),
-                                  static_cast<int32_t>(id)};
+        const int64_t* ids = p.excluded.indices + p.excluded.indptr[b];
+        scores.resize(p.excluded.indptr[b + 1] - p.excluded.indptr[b]);
+        scan.score_items(g, l, static_cast<int64_t>(scores.size()), ids, scores.data());
+        for (size_t e = 0; e < scores.size(); ++e) {
+          const Candidate<T> item{score_key(scores[e]), static_cast<int32_t>(ids[e])};
           for (int64_t i = 0; i < n_targets(p, b); ++i) count[i] -= targets.precedes(item, i, l);
         }
       }

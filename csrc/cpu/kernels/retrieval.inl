@@ -26,14 +26,16 @@ ADAPTAU_INLINE void count_score_tile(int64_t k, const T* rows, int64_t row_strid
   constexpr int W = simd<T>::lanes;
   Vec<T> score[MR][NV];
   multiply_tile<Plain<T>, MR, NV>(k, rows, row_stride, 1, users + l, kTile, score);
-  for (int64_t i = l; i < l + thresholds.depth * kTile; i += kTile) {
+  const T* bounds = thresholds.bound + l;
+  Key<T>* counts = thresholds.count + l;
+  for (int64_t i = thresholds.depth; i > 0; --i, bounds += kTile, counts += kTile) {
     ADAPTAU_UNROLL
     for (int v = 0; v < NV; ++v) {
-      const Vec<T> bound = load<Vec<T>>(thresholds.bound + i + v * W);
-      IVec<T> n = load<IVec<T>>(thresholds.count + i + v * W);
+      const Vec<T> bound = load<Vec<T>>(bounds + v * W);
+      IVec<T> n = load<IVec<T>>(counts + v * W);
       ADAPTAU_UNROLL
       for (int r = 0; r < MR; ++r) n = count_reached<T>(n, score[r][v], bound);
-      store(thresholds.count + i + v * W, n);
+      store(counts + v * W, n);
     }
   }
   if (tile == nullptr) return;
