@@ -115,6 +115,49 @@ def test_excluded_targets_are_ranked_among_the_rest() -> None:
     assert ax.ranks(u, i, targets, exclude=exclude).tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("threads", [1, 5])
+def test_targets_nothing_or_everything_stands_before(
+    restore_threads: None, dtype: torch.dtype, threads: int
+) -> None:
+    """NaN, infinite and tied targets in every panel, users by groups and items by ranges."""
+    torch.set_num_threads(threads)
+    i = torch.randint(-2, 3, (9001, 2)).to(dtype)
+    i[::7, 0], i[3::7, 0], i[5::7, 0] = torch.nan, torch.inf, -torch.inf
+    u = torch.tensor([[1, 0], [0, 0], [torch.nan, 0], [-1, 1], [torch.inf, 1], [0, -0.0]], dtype=dtype)
+    for n_rows in (1, 6, 49):
+        rows = u[torch.arange(n_rows) % 6]
+        targets, exclude = random_csr(n_rows, 9001, 0.02, seed=2), random_csr(n_rows, 9001, 0.3)
+        expected = reference.ranks(rows, i, targets, exclude=exclude, normalize="none")
+        got = ax.ranks(rows, i, targets, exclude=exclude, normalize="none")
+        assert torch.equal(got, expected)
+
+
+def test_ranks_of_ties_at_zero_while_subnormals_are_flushed() -> None:
+    """The next number above zero is zero to such a thread."""
+    targets = (torch.tensor([0, 2]), torch.tensor([40, 70]))
+    if not torch.set_flush_denormal(True):
+        pytest.skip("no flushing of subnormals here")
+    try:
+        for dtype in (torch.float32, torch.float64):
+            items = torch.ones(100, 3, dtype=dtype)
+            assert ax.ranks(torch.zeros(1, 3, dtype=dtype), items, targets).tolist() == [41, 71]
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_users_of_one_group_have_any_number_of_targets() -> None:
+    u, i = torch.randint(-3, 4, (60, 4)).float(), torch.randint(-3, 4, (150, 4)).float()
+    counts = torch.arange(60) * 2 % 101  # 0 to 100
+    indices = torch.cat([torch.randperm(150)[:n].sort()[0] for n in counts])
+    targets = (torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), indices)
+    exclude = random_csr(60, 150, 0.5)
+    assert torch.equal(
+        ax.ranks(u, i, targets, exclude=exclude, normalize="none"),
+        reference.ranks(u, i, targets, exclude=exclude, normalize="none"),
+    )
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 50])
 def test_ranks_of_nothing(n_rows: int) -> None:
     empty = (torch.zeros(n_rows + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))

@@ -42,6 +42,15 @@ struct MaskedScores {
   const uint16_t* at;  // [count]
 };
 
+// Several thresholds a lane: count[i][lane] += number of scores >= bound[i][lane]. NaN reaches
+// nothing and is reached by nothing.
+template <class T>
+struct RankThresholds {
+  int64_t depth;
+  const T* bound;  // [depth][48]
+  Key<T>* count;   // [depth][48]
+};
+
 // Rows as 16-bit integers, two a word, and what one of them stands for: item rows [48][k], or users
 // packed [k][48].
 struct Int16Factors {
@@ -155,9 +164,10 @@ struct Kernels {
   // Returns how many.
   int64_t (*scan_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
                        uint16_t* hits);
-  // count[lane] += number of items whose key is at least threshold[lane].
-  void (*count_tile)(int64_t items, int64_t lanes, const T* tile, const Key<T>* threshold,
-                     Key<T>* count);
+  // Scores of item rows [items <= 48][k] and users [k][48], counted and forgotten, or left in
+  // tile[items][48] unless that is nullptr.
+  void (*count_scores)(int64_t items, int64_t lanes, int64_t k, const T* rows, int64_t row_stride,
+                       const T* users, const RankThresholds<T>& thresholds, T* tile);
 
   // out[i] = dot(n, a[i], b[i]); several chains at once hide each other's latency
   void (*dots)(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out);

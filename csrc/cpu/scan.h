@@ -83,6 +83,13 @@ class Scan {
                           false);
       return tile_.get();
     }
+    // Counts them instead; returns them where they are wanted, otherwise nullptr.
+    const T* count(int64_t g, const RankThresholds<T>& thresholds, bool wanted) {
+      T* tile = wanted ? tile_.get() : nullptr;
+      scan_.kernels_.count_scores(items_, scan_.lanes(g), scan_.d_, rows_, stride_,
+                                  scan_.packed_.get() + g * kTile * scan_.ld_, thresholds, tile);
+      return tile;
+    }
     int64_t items() const { return items_; }
     const T* row(int64_t j) const { return rows_ + j * stride_; }  // of the loaded panel
 
@@ -93,15 +100,23 @@ class Scan {
     int64_t stride_ = 0, items_ = 0;
   };
 
-  // The score of one item for the user in lane l of group g.
-  T score_one(int64_t g, int64_t l, int64_t item, T* scratch) const {
-    const T* row = scratch;
-    if (in_place_) {
-      row = row_in_place<T>(items_, item);
-    } else {
-      read_rows(items_, item, 1, normalize_.item, kernels_, scratch, ld_, static_cast<T*>(nullptr));
+  // Scores of n items for the user in lane l of group g.
+  void score_items(int64_t g, int64_t l, int64_t n, const int64_t* items, T* scores) const {
+    constexpr int64_t most = 64;  // at once: several chains hide each other's latency
+    const T *row[most], *user[most];
+    std::fill_n(user, most, user_row(g, l));
+    Buffer<T> rows(in_place_ ? 0 : most * ld_);
+    for (int64_t i = 0; i < n; i += most) {
+      const int64_t count = std::min(most, n - i);
+      for (int64_t j = 0; j < count; ++j) {
+        T* copy = rows.get() + j * ld_;
+        row[j] = in_place_ ? row_in_place<T>(items_, items[i + j]) : copy;
+        if (!in_place_)
+          read_rows(items_, items[i + j], 1, normalize_.item, kernels_, copy, ld_,
+                    static_cast<T*>(nullptr));
+      }
+      kernels_.dots(count, d_, row, user, scores + i);
     }
-    return kernels_.dot(d_, row, users_.get() + (g * kTile + l) * ld_);
   }
   int64_t row_length() const { return ld_; }
   bool in_place() const { return in_place_; }

@@ -266,16 +266,48 @@ void selection(const Kernels<T>& kernels) {
   Buffer<T> tile(48 * 48);
   std::copy(scores.begin(), scores.end(), tile.get());
   std::vector<uint16_t> hits(48 * 48), expected;
-  std::vector<Key<T>> count(48, 0), expected_count(48, 0);
   for (int i = 0; i < 48 * 48; ++i)
-    if (score_key(scores[i]) >= threshold[i % 48]) {
-      expected.push_back(static_cast<uint16_t>(i));
-      ++expected_count[i % 48];
-    }
+    if (score_key(scores[i]) >= threshold[i % 48]) expected.push_back(static_cast<uint16_t>(i));
   hits.resize(kernels.scan_tile(48, 48, tile.get(), threshold.data(), hits.data()));
   CHECK(hits == expected);
-  kernels.count_tile(48, 48, tile.get(), threshold.data(), count.data());
-  CHECK(count == expected_count);
+}
+
+// Scores counted as they are made: every strip width, rows beside the register tile's, and the tile
+// where it is wanted.
+template <class T>
+void counting(const Kernels<T>& kernels) {
+  const T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  for (int64_t items : {1, 8, 13, 47, 48})
+    for (int64_t lanes : {16, 24, 32, 48})
+      for (int64_t depth : {1, 2, 5}) {
+        if (lanes * sizeof(T) % 64 != 0) continue;
+        const int64_t k = 20, stride = k + 3;
+        auto rows = random_values<T>(48 * stride, 15), users = random_values<T>(k * 48, 16);
+        rows[0] = nan, rows[7 * stride] = inf, rows[12 * stride + 1] = -inf;
+        std::vector<T> score(48 * 48, T(7)), bound(depth * 48);
+        kernels.gemm(items, lanes, k, rows.data(), stride, 1, users.data(), 48, score.data(), 48,
+                     false);
+        for (int64_t i = 0; i < depth; ++i)
+          for (int64_t l = 0; l < 48; ++l) {
+            const T special[] = {nan, inf, -inf, T(0)};
+            bound[i * 48 + l] =
+                (l + i) % 3 == 0 ? special[l / 3 % 4] : score[(l * 5 + i) % items * 48 + l];
+          }
+        std::vector<Key<T>> count(depth * 48, 3), expected = count;
+        for (int64_t i = 0; i < depth; ++i)
+          for (int64_t l = 0; l < lanes; ++l)
+            for (int64_t j = 0; j < items; ++j)
+              expected[i * 48 + l] += score[j * 48 + l] >= bound[i * 48 + l];
+        auto wanted = count;
+        std::vector<T> tile(48 * 48, T(7));
+        const RankThresholds<T> alone{depth, bound.data(), count.data()};
+        kernels.count_scores(items, lanes, k, rows.data(), stride, users.data(), alone, nullptr);
+        CHECK(count == expected);
+        const RankThresholds<T> both{depth, bound.data(), wanted.data()};
+        kernels.count_scores(items, lanes, k, rows.data(), stride, users.data(), both, tile.data());
+        CHECK(wanted == expected);
+        for (int64_t i = 0; i < 48 * 48; ++i) CHECK(score_key(tile[i]) == score_key(score[i]));
+      }
 }
 
 template <class T>
@@ -299,6 +331,7 @@ void all() {
   exponentials_of_scores(kernels);
   normalisation(kernels);
   selection(kernels);
+  counting(kernels);
   drawn_rows(kernels);
 }
 

@@ -125,6 +125,23 @@ ADAPTAU_INLINE uint32_t mask_bits(IVec<T> m) {
 #endif
 }
 
+// count + 1 in the lanes where x >= bound; NaN reaches nothing and is reached by nothing.
+template <class T>
+ADAPTAU_INLINE IVec<T> count_reached(IVec<T> count, Vec<T> x, Vec<T> bound) {
+#if defined(__AVX512F__)
+  const __m512i all = _mm512_set1_epi32(-1);  // -1 in lanes of either width
+  if constexpr (sizeof(T) == 4) {
+    const __mmask16 reached = _mm512_cmp_ps_mask((__m512)x, (__m512)bound, _CMP_GE_OQ);
+    return (IVec<T>)_mm512_mask_sub_epi32((__m512i)count, reached, (__m512i)count, all);
+  } else {
+    const __mmask8 reached = _mm512_cmp_pd_mask((__m512d)x, (__m512d)bound, _CMP_GE_OQ);
+    return (IVec<T>)_mm512_mask_sub_epi64((__m512i)count, reached, (__m512i)count, all);
+  }
+#else
+  return count - (x >= bound);  // true is -1
+#endif
+}
+
 // 2^f for |f| <= 1/2 as 1 + c[1] f + c[2] f^2 + ...: for float the minimax polynomial of relative
 // error (1.1e-7 with the coefficients rounded), for double the Taylor polynomial (4e-18).
 constexpr double taylor_exp2(int n) {

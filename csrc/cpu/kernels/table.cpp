@@ -55,7 +55,7 @@ namespace ADAPTAU_ISA {
    unit_tile<T>,                \
    max_tile<T>,                 \
    scan_tile<T>,                \
-   count_tile<T>,               \
+   count_scores<T>,             \
    dots<T>,                     \
    dot<T>,                      \
    axpy<T>,                     \
