@@ -29,7 +29,7 @@ def skewed_graph(n_users: int, n_items: int, n_pairs: int) -> scipy.sparse.csr_a
 
 def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_array]]:
     yield "made up", skewed_graph(31_668, 38_048, 1_237_259)
-    for name in () if quick else ("yelp2018", "gowalla", "lastfm"):
+    for name in () if quick else ("yelp2018", "lastfm"):
         data = read(folder, name)
         if data is not None:
             yield name, data.train
