@@ -215,13 +215,16 @@ def sampled_adaptive_softmax(
     return (loss, unit_loss) if return_unit_loss else loss
 
 
-def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+def draw_negatives(
+    n_rows: int, n_negatives: int, n_items: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """The `[n_rows, n_negatives]` int64 ids that `sampled_adaptive_softmax` draws for this seed.
 
-    Entry (b, n) is a function of (seed, b, n) alone: Philox4x32-10 (Salmon et al., SC 2011) with
-    Lemire's rejection, exactly uniform on [0, n_items).
+    Entry (b, n) is a function of (seed, b, n) alone, on every device: Philox4x32-10 (Salmon et al.,
+    SC 2011) with Lemire's rejection, exactly uniform on [0, n_items).
     """
-    ids: Tensor = _ops.draw_negatives(n_rows, n_negatives, n_items, seed)
+    like = torch.empty(0, device=device)  # the dispatcher looks at tensors only
+    ids: Tensor = _ops.draw_negatives(like, n_rows, n_negatives, n_items, seed)
     return ids
 
 

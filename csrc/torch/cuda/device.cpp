@@ -1,0 +1,15 @@
+#include "device.h"
+
+namespace adaptau {
+
+void DeviceScope::check_launches(const char* name) const {
+  const cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess) return;
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion)
+    fail(name, ": adaptau_ext was built for other GPUs than this one (", cudaGetErrorString(error),
+         "); build it again with TORCH_CUDA_ARCH_LIST naming this GPU's compute capability");
+  fail(name, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error),
+       "); it may come from an earlier kernel: run again with CUDA_LAUNCH_BLOCKING=1");
+}
+
+}  // namespace adaptau

@@ -1,0 +1,7 @@
+#include "operators.h"
+
+namespace adaptau {
+
+void register_cuda_operators(Library& m) { register_rows(m); }
+
+}  // namespace adaptau
