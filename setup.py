@@ -54,9 +54,8 @@ class BuildOperators(build_ext):
         super().build_extension(ext)
 
 
-sources = sorted(
-    str(path) for folder in ("cpu", "torch", "torch/cpu") for path in (CSRC / folder).glob("*.cpp")
-)
+folders = ("cpu", "torch", "torch/cpu")
+sources = sorted(str(path) for folder in folders for path in (CSRC / folder).glob("*.cpp"))
 macros = [("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)] + ([("ADAPTAU_X86", None)] if X86 else [])
 
 setup(

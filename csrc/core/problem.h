@@ -22,7 +22,6 @@ struct Matrix {
 struct Csr {
   const int64_t* indptr = nullptr;   // [rows + 1]
   const int64_t* indices = nullptr;  // [nnz]
-  int64_t nnz = 0;
 };
 
 struct Normalize {
@@ -103,8 +102,7 @@ struct RanksProblem {
 struct Adjacency {
   int64_t rows;
   const int64_t* indptr;   // [rows + 1]
-  const int32_t* indices;  // [nnz]
-  int64_t nnz;             // indptr[rows]
+  const int32_t* indices;  // [indptr[rows]]
 };
 
 // Nodes of one side, in any order, some maybe more than once.

@@ -13,7 +13,7 @@ constexpr int64_t kMaxDimension = 16384;       // 32-bit sums of 255 * 127 produ
 constexpr int64_t kManyHits = 128;             // of 2304 in a tile: score it in float
 constexpr int64_t kHitsAtOnce = 1024;          // scored together, from several groups
 constexpr int64_t kKeptBytes = 32 << 20;       // a catalogue up to this is quantised once a call
-constexpr int64_t kUserBytes = 128 << 10;      // of a task, which stay in the second-level cache
+constexpr int64_t kUserBytes = 128 << 10;       // of a task, which stay in the second-level cache
 constexpr int64_t kFirstItemsPerResult = 180;  // scanned beforehand: as dear as the hits they save
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();

@@ -38,7 +38,7 @@ void propagate(const PropagationProblem& problem, T* const (&out)[2], const Para
 // itself excepted: those whose id is excluded for the user, and those that carry the positive's id.
 struct MaskedCandidates {
   std::vector<int64_t> indptr, indices;
-  Csr csr() const { return {indptr.data(), indices.data(), static_cast<int64_t>(indices.size())}; }
+  Csr csr() const { return {indptr.data(), indices.data()}; }
 };
 MaskedCandidates masked_candidates(int64_t n_users, int64_t n_items, const int64_t* target,
                                    const int64_t* item_ids, const Csr& excluded_ids);

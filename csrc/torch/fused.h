@@ -2,9 +2,7 @@
 // described, a kernel called.
 #pragma once
 
-#include <limits>
 #include <string>
-#include <type_traits>
 
 #include "results.h"
 #include "terms.h"
@@ -23,7 +21,7 @@ template <class T>
 struct FusedCall {
   SoftmaxProblem<T> problem;  // nothing masked yet
   const int64_t* item_ids;    // [M] in [0, 2^31), or nullptr: every candidate is its own item
-  Csr excluded;               // per user: item_ids, or rows of i where there are none
+  SizedCsr excluded;          // per user: item_ids, or rows of i where there are none
   int64_t workspace_bytes;
 };
 

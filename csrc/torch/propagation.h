@@ -22,7 +22,7 @@ inline Adjacency adjacency(const Arguments& given, const std::string& name, cons
   const int64_t nnz = indices.numel(), rows = std::max<int64_t>(indptr.numel() - 1, 0);
   const int64_t* p = given.ids(indptr_name.c_str(), indptr, rows + 1, 0, nnz + 1);
   const int32_t* j = static_cast<const int32_t*>(indices.const_data_ptr());
-  if (!given.on_cpu()) return {rows, p, j, nnz};
+  if (!given.on_cpu()) return {rows, p, j};
   if (p[0] != 0 || p[rows] != nnz || !std::is_sorted(p, p + rows + 1))
     fail(indptr_name, " must ascend from 0 to len(", indices_name, ") = ", nnz,
          "; use the tensors of a BipartiteGraph");
@@ -31,7 +31,7 @@ inline Adjacency adjacency(const Arguments& given, const std::string& name, cons
   if (nnz > 0 && largest >= n_neighbours)
     fail(indices_name, " must lie in [0, ", n_neighbours, "), got ", static_cast<int32_t>(largest),
          "; use the tensors of a BipartiteGraph");
-  return {rows, p, j, nnz};
+  return {rows, p, j};
 }
 
 inline Selection selection(const Arguments& given, const char* name, const OptionalTensor& nodes,

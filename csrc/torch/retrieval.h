@@ -15,7 +15,8 @@ struct PackedTensors {
   bool given() const { return bytes || meta || centre; }
 };
 
-// Device::topk(like, problem, packed, scores, ids) runs the kernels.
+// Device::topk(like, problem, n_excluded, packed, scores, ids) runs the kernels; like: a tensor to
+// allocate scratch from.
 template <class Device>
 std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTensor exclude_indptr,
                                       OptionalTensor exclude_indices, std::string normalize,
@@ -25,7 +26,7 @@ std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTen
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);
   if (k < 1 || k > items.rows) fail("k must be in [1, n_items = ", items.rows, "], got ", k);
-  const Csr excluded =
+  const SizedCsr excluded =
       given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
   const bool look = given.on_cpu() && excluded.indptr != nullptr;
   for (int64_t b = 0; look && b < users.rows; ++b) {
@@ -43,12 +44,12 @@ std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTen
   Tensor ids = torch::stable::new_empty(u, {users.rows, k}, ScalarType::Long);
   Device::with_compute_type(users, [&](auto zero) {
     using T = decltype(zero);
-    Device::topk(u, problem, packed, data<T>(scores), data<int64_t>(ids));
+    Device::topk(u, problem, excluded.nnz, packed, data<T>(scores), data<int64_t>(ids));
   });
   return {scores, ids};
 }
 
-// Device::ranks(like, problem, ranks) runs the kernels; the value of `zero` says the compute type.
+// Device::ranks<T>(like, problem, n_excluded, ranks) runs the kernels with compute type T.
 template <class Device>
 Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
                         OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
@@ -56,18 +57,19 @@ Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);
-  const RanksProblem problem{
-      users, items, given.csr("targets", target_indptr, target_indices, users.rows, items.rows),
-      given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows),
-      parse_normalize(normalize)};
+  const SizedCsr targets =
+      given.csr("targets", target_indptr, target_indices, users.rows, items.rows);
+  const SizedCsr excluded =
+      given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
+  const RanksProblem problem{users, items, targets, excluded, parse_normalize(normalize)};
   Tensor out = torch::stable::new_empty(u, {target_indices.numel()}, ScalarType::Long);
   Device::with_compute_type(users, [&](auto zero) {
-    Device::template ranks<decltype(zero)>(u, problem, data<int64_t>(out));
+    Device::template ranks<decltype(zero)>(u, problem, excluded.nnz, out);
   });
   return out;
 }
 
-// Device::draw(seed, n_items, n_rows, n_negatives, ids) fills them; `like` says on which device.
+// Device::draw(seed, n_items, ids) fills them; `like` says on which device.
 template <class Device>
 Tensor draw_negatives(Tensor like, int64_t n_rows, int64_t n_negatives, int64_t n_items,
                       int64_t seed) {

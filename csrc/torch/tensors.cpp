@@ -102,8 +102,8 @@ const int64_t* Arguments::ids(const char* name, const Tensor& t, int64_t n, int6
   return values;
 }
 
-Csr Arguments::csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
-                   int64_t n_rows, int64_t n_columns) const {
+SizedCsr Arguments::csr(const char* name, const OptionalTensor& indptr,
+                        const OptionalTensor& indices, int64_t n_rows, int64_t n_columns) const {
   if (indptr.has_value() != indices.has_value())
     fail(name, " must be a pair (indptr, indices), got only one of them");
   if (!indptr.has_value()) return {};
@@ -112,7 +112,7 @@ Csr Arguments::csr(const char* name, const OptionalTensor& indptr, const Optiona
   const int64_t nnz = indices->numel();
   const int64_t* p = ids(indptr_name.c_str(), *indptr, n_rows + 1, 0, nnz + 1);
   const int64_t* j = ids(indices_name.c_str(), *indices, -1, 0, n_columns);
-  if (!on_cpu()) return {p, j, nnz};
+  if (!on_cpu()) return {{p, j}, nnz};
   if (p[0] != 0 || p[n_rows] != nnz)
     fail(indptr_name, " must start at 0 and end at len(indices) = ", nnz, ", got ", p[0], " and ",
          p[n_rows]);
@@ -126,7 +126,7 @@ Csr Arguments::csr(const char* name, const OptionalTensor& indptr, const Optiona
              "; sort each row and drop duplicates "
              "(scipy: sum_duplicates(), sort_indices())");
   }
-  return {p, j, nnz};
+  return {{p, j}, nnz};
 }
 
 Normalize parse_normalize(const std::string& value) {

@@ -40,6 +40,10 @@ std::string name_of(const torch::stable::Device& device);  // "cuda:0"
 // PyTorch's own thread pool, at its current size.
 Parallel torch_threads();
 
+struct SizedCsr : Csr {
+  int64_t nnz = 0;  // on a device nobody has looked whether indptr ends there
+};
+
 // The arguments of one call, all on the device of the first of them. Pointers are that device's.
 class Arguments {
  public:
@@ -54,8 +58,8 @@ class Arguments {
   const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, int64_t high) const;
 
   // A CSR with n_rows rows; each row's indices ascending, distinct, in [0, n_columns).
-  Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
-          int64_t n_rows, int64_t n_columns) const;
+  SizedCsr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
+               int64_t n_rows, int64_t n_columns) const;
 
   // A contiguous 1-d tensor of n elements of the compute type.
   template <class T>

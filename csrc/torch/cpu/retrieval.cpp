@@ -73,7 +73,7 @@ std::optional<PackedItems> packed_items(const PackedTensors& packed, const Matri
 
 struct Cpu : Float32AndFloat64 {
   template <class T>
-  static void topk(const Tensor&, const TopkProblem& problem, const PackedTensors& tensors,
+  static void topk(const Tensor&, const TopkProblem& problem, int64_t, const PackedTensors& tensors,
                    T* scores, int64_t* ids) {
     const auto packed = packed_items(tensors, problem.items);
     adaptau::topk<T>(problem, packed && sizeof(T) == 4 ? &*packed : nullptr, scores, ids,
@@ -81,8 +81,8 @@ struct Cpu : Float32AndFloat64 {
   }
 
   template <class T>
-  static void ranks(const Tensor&, const RanksProblem& problem, int64_t* out) {
-    adaptau::ranks<T>(problem, out, torch_threads());
+  static void ranks(const Tensor&, const RanksProblem& problem, int64_t, const Tensor& out) {
+    adaptau::ranks<T>(problem, data<int64_t>(out), torch_threads());
   }
 
   static void draw(uint64_t seed, uint32_t n_items, const Tensor& out) {

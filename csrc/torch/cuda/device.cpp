@@ -2,8 +2,7 @@
 
 namespace adaptau {
 
-void DeviceScope::check_launches(const char* name) const {
-  const cudaError_t error = cudaGetLastError();
+void check_launches(const char* name, cudaError_t error) {
   if (error == cudaSuccess) return;
   if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion)
     fail(name, ": adaptau_ext was built for other GPUs than this one (", cudaGetErrorString(error),

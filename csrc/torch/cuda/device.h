@@ -25,13 +25,13 @@ class DeviceScope {
     return torch::stable::new_empty(on_, {n}, type);
   }
 
-  // Fails if a launch did; `name`: the operator's.
-  void check_launches(const char* name) const;
-
  private:
   Tensor on_;
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
 };
+
+// Fails unless the launches of an operator succeeded.
+void check_launches(const char* name, cudaError_t error);
 
 }  // namespace adaptau

@@ -1,7 +1,7 @@
 // Unit rows, the draw of negatives and what prepares a catalogue, on CUDA devices.
 #include <tuple>
 
-#include "../../cuda/operators.h"
+#include "../../cuda/rows.h"
 #include "../retrieval.h"
 #include "device.h"
 #include "operators.h"
@@ -13,8 +13,7 @@ Tensor unit_rows_cuda(Tensor i) {
   const Matrix items = Arguments(i).matrix("i", i);
   Tensor out = empty_like_compute(i, items, {items.rows, items.cols});
   const DeviceScope device(i);
-  cuda::unit_rows(items, data<float>(out), device.stream());
-  device.check_launches("unit_rows");
+  check_launches("unit_rows", cuda::unit_rows(items, data<float>(out), device.stream()));
   return out;
 }
 
@@ -29,9 +28,8 @@ std::tuple<Tensor, Tensor, Tensor> pack_items_cuda(Tensor i) {
 struct Cuda {
   static void draw(uint64_t seed, uint32_t n_items, const Tensor& out) {
     const DeviceScope device(out);
-    cuda::draw_negatives(seed, n_items, out.size(0), out.size(1), data<int64_t>(out),
-                         device.stream());
-    device.check_launches("draw_negatives");
+    check_launches("draw_negatives", cuda::draw_negatives(seed, n_items, out.size(0), out.size(1),
+                                                          data<int64_t>(out), device.stream()));
   }
 };
 
