@@ -50,7 +50,7 @@ FusedCall<T> fused_call(const Arguments& given, const FusedArguments& a, const M
   return call;
 }
 
-// Device::softmax(like, call, out) runs the kernels; like: a tensor to allocate scratch from.
+// Device::softmax(arguments, call, out) runs the kernels.
 template <class Device>
 LossResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTensor target,
                                   OptionalTensor positive_tau, OptionalTensor log_q,
@@ -67,12 +67,20 @@ LossResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTensor
     const Reduction reduce = parse_reduction(reduction);
     const Tensor weight = reduction_weight(u, users, reduce, users.rows, gradients);
     const Results<T> r(u, users, users.rows, items, unit_loss, gradients, data<T>(weight));
-    const FusedCall<T> call =
-        fused_call<T>(given,
-                      {u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr,
-                       exclude_indices, denominator, normalize, precision, workspace_mib},
-                      users, items);
-    Device::softmax(u, call, r.out);
+    const FusedArguments arguments{u,
+                                   i,
+                                   tau,
+                                   target,
+                                   positive_tau,
+                                   log_q,
+                                   item_ids,
+                                   exclude_indptr,
+                                   exclude_indices,
+                                   denominator,
+                                   normalize,
+                                   precision,
+                                   workspace_mib};
+    Device::softmax(arguments, fused_call<T>(given, arguments, users, items), r.out);
     return r.forward(reduce, r.grad_users);
   });
 }
@@ -92,12 +100,20 @@ Gradients fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, 
     using T = decltype(zero);
     const Results<T> r(u, users, users.rows, items, false, gradients,
                        given.values<T>("grad_loss", grad_loss, users.rows));
-    const FusedCall<T> call =
-        fused_call<T>(given,
-                      {u, i, tau, target, positive_tau, log_q, item_ids, exclude_indptr,
-                       exclude_indices, denominator, normalize, precision, workspace_mib},
-                      users, items);
-    Device::softmax(u, call, r.out);
+    const FusedArguments arguments{u,
+                                   i,
+                                   tau,
+                                   target,
+                                   positive_tau,
+                                   log_q,
+                                   item_ids,
+                                   exclude_indptr,
+                                   exclude_indices,
+                                   denominator,
+                                   normalize,
+                                   precision,
+                                   workspace_mib};
+    Device::softmax(arguments, fused_call<T>(given, arguments, users, items), r.out);
     return r.backward(r.grad_users);
   });
 }

@@ -139,8 +139,9 @@ Normalize parse_normalize(const std::string& value) {
 
 Precision parse_precision(const std::string& value) {
   if (value == "float32") return Precision::float32;
+  if (value == "tf32") return Precision::tf32;
   if (value == "bfloat16") return Precision::bfloat16;
-  fail("precision must be \"float32\" or \"bfloat16\", got \"", value, "\"");
+  fail("precision must be \"float32\", \"tf32\" or \"bfloat16\", got \"", value, "\"");
 }
 
 Denominator parse_denominator(const std::string& value) {

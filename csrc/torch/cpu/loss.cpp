@@ -19,7 +19,8 @@ void check_denominator(Denominator denominator, const Csr& masked, int64_t n_row
 
 struct Cpu : Float32AndFloat64 {
   template <class T>
-  static void softmax(const Tensor&, const FusedCall<T>& call, const SoftmaxOutput<T>& out) {
+  static void softmax(const FusedArguments&, const FusedCall<T>& call,
+                      const SoftmaxOutput<T>& out) {
     SoftmaxProblem<T> problem = call.problem;
     const int64_t B = problem.users.rows, M = problem.items.rows;
     MaskedCandidates masked;

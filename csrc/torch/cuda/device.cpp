@@ -1,6 +1,14 @@
 #include "device.h"
 
+#include "../../cuda/operators.h"
+
 namespace adaptau {
+
+void check_dimension(int64_t d) {
+  if (d > cuda::kMaxDimension)
+    fail("u and i must have at most ", cuda::kMaxDimension, " columns on this device, got ", d,
+         "; project them to fewer, or compute on the CPU");
+}
 
 void check_launches(const char* name, cudaError_t error) {
   if (error == cudaSuccess) return;

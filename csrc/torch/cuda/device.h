@@ -31,6 +31,9 @@ class DeviceScope {
   cudaStream_t stream_;
 };
 
+// Fails when rows are longer than the products of tiles take.
+void check_dimension(int64_t d);
+
 // Fails unless the launches of an operator succeeded.
 void check_launches(const char* name, cudaError_t error);
 

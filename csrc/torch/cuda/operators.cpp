@@ -2,6 +2,10 @@
 
 namespace adaptau {
 
-void register_cuda_operators(Library& m) { register_rows(m); }
+void register_cuda_operators(Library& m) {
+  register_loss(m);
+  register_retrieval(m);
+  register_rows(m);
+}
 
 }  // namespace adaptau
