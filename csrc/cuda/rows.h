@@ -14,8 +14,9 @@ namespace adaptau::cuda {
 // zero.
 cudaError_t unit_rows(const Matrix& m, float* out, cudaStream_t stream);
 
-// draw.cu: the ids of core/philox.h, [n_rows, n_negatives] contiguous.
+// draw.cu: the ids of core/philox.h, [n_rows, n_negatives] contiguous, as int32_t or int64_t.
+template <class Id>
 cudaError_t draw_negatives(uint64_t seed, uint32_t n_items, int64_t n_rows, int64_t n_negatives,
-                           int64_t* ids, cudaStream_t stream);
+                           Id* ids, cudaStream_t stream);
 
 }  // namespace adaptau::cuda
