@@ -129,8 +129,8 @@ uint8_t* Access::shared(int l, uint64_t offset, int bytes, AccessKind kind) {
   const Accessor who = b.accessor(w_, l);
   for_cells(b.shared_cells, offset, bytes, [&](Cell& cell, uint64_t c) {
     if (cell.copies > 0) problem(Problem::copy_in_flight, l, 4 * c, "shared");
-    if (!cell.touch(who, kind)) problem(Problem::shared_race, l, 4 * c, "shared");
     const uint8_t wanted = bytes_of_cell(c, offset, bytes);
+    if (!cell.touch(who, kind, wanted)) problem(Problem::shared_race, l, 4 * c, "shared");
     if (kind != AccessKind::write && (wanted & ~cell.initialised))
       problem(Problem::uninitialised, l, 4 * c, "shared");
     if (kind != AccessKind::read) cell.initialised |= wanted;
@@ -155,8 +155,9 @@ uint8_t* Access::global(int l, uint64_t address, int bytes, AccessKind kind) {
     global_lanes_ |= Mask{1} << l;
     if (last_->cells.empty()) last_->cells.resize((last_->end - last_->begin + 3) / 4 + 1);
     const Accessor who = w_.block->accessor(w_, l);
-    for_cells(last_->cells, at, bytes, [&](Cell& cell, uint64_t) {
-      if (!cell.touch(who, kind)) problem(Problem::global_race, l, address, "global");
+    for_cells(last_->cells, at, bytes, [&](Cell& cell, uint64_t c) {
+      if (!cell.touch(who, kind, bytes_of_cell(c, at, bytes)))
+        problem(Problem::global_race, l, address, "global");
     });
     if (kind == AccessKind::read)
       for (int n = 0; n < bytes; ++n)
@@ -200,7 +201,7 @@ bool Access::start_copy(PendingCopy& copy) {
   const Accessor who = b.accessor(w_, copy.lane);
   for_cells(b.shared_cells, copy.shared, n, [&](Cell& cell, uint64_t c) {
     if (cell.copies > 0) problem(Problem::copy_in_flight, copy.lane, 4 * c, "shared");
-    if (!cell.touch(who, AccessKind::write))
+    if (!cell.touch(who, AccessKind::write, 15))
       problem(Problem::shared_race, copy.lane, 4 * c, "shared");
     ++cell.copies;
   });
@@ -219,7 +220,7 @@ void complete_copies(Warp& w, Mask mask, size_t keep) {
       for_cells(b.shared_cells, copy.shared, static_cast<int>(copy.bytes),
                 [&](Cell& cell, uint64_t c) {
                   --cell.copies;
-                  cell.touch(who, AccessKind::write);
+                  cell.touch(who, AccessKind::write, 15);
                   cell.initialised |= bytes_of_cell(c, copy.shared, static_cast<int>(copy.bytes));
                 });
       if (copy.read > 0 &&

@@ -120,7 +120,7 @@ void Assembler::add(const std::string& s, int line) {
     scopes_.emplace_back();
   } else if (s == "}") {
     scopes_.pop_back();
-    if (scopes_.size() == 1) end_kernel();
+    if (scopes_.size() == 2) end_kernel();  // only the scope of its parameters is left
   } else if (s.back() == ':') {
     labels_[s.substr(0, s.size() - 1)] = static_cast<int>(kernels_.back()->code.size());
   } else if (s.starts_with(".file")) {

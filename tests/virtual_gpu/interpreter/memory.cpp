@@ -81,9 +81,9 @@ bool Record::before(const Accessor& a) const {
   return syncs < a.syncs || lane == a.lane;
 }
 
-void Record::add(const Accessor& a, bool is_atomic) {
+void Record::add(const Accessor& a, uint8_t which, bool is_atomic) {
   if (before(a)) {
-    *this = {a.launch, a.block, a.epoch, a.syncs, a.warp, a.lane, is_atomic};
+    *this = {a.launch, a.block, a.epoch, a.syncs, a.warp, a.lane, which, is_atomic};
     return;
   }
   if (block != a.block) block = kAnyBlock;
@@ -91,18 +91,19 @@ void Record::add(const Accessor& a, bool is_atomic) {
   if (lane != a.lane) lane = kAnyLane;
   epoch = std::max(epoch, a.epoch);
   syncs = std::max(syncs, a.syncs);
+  bytes |= which;
   atomic &= is_atomic;
 }
 
-bool Cell::touch(const Accessor& a, AccessKind kind) {
+bool Cell::touch(const Accessor& a, AccessKind kind, uint8_t bytes) {
   const bool atomic = kind == AccessKind::atomic;
-  bool fine = write.before(a) || (atomic && write.atomic);
+  bool fine = !(write.bytes & bytes) || write.before(a) || (atomic && write.atomic);
   if (kind == AccessKind::read) {
-    read.add(a, false);
+    read.add(a, bytes, false);
     return fine;
   }
-  fine &= read.before(a);
-  write.add(a, atomic);
+  fine &= !(read.bytes & bytes) || read.before(a);
+  write.add(a, bytes, atomic);
   return fine;
 }
 

@@ -25,11 +25,12 @@ struct Record {
   uint32_t block = 0, epoch = 0, syncs = 0;
   uint16_t warp = 0;
   uint8_t lane = 0;
+  uint8_t bytes = 0;  // which of the four, a bit each
   bool atomic = false;
 
   bool before(const Accessor& a) const;
   // Adds an access that may be unordered with the ones recorded.
-  void add(const Accessor& a, bool is_atomic);
+  void add(const Accessor& a, uint8_t which, bool is_atomic);
 };
 
 enum class AccessKind : uint8_t { read, write, atomic };
@@ -39,8 +40,8 @@ struct Cell {
   uint8_t initialised = 0;  // a bit a byte; of shared memory only
   uint8_t copies = 0;       // cp.async under way to these bytes
 
-  // Notes the access; false if it races with an earlier one.
-  bool touch(const Accessor& a, AccessKind kind);
+  // Notes the access to some of the bytes; false if it races with an earlier one.
+  bool touch(const Accessor& a, AccessKind kind, uint8_t bytes);
 };
 
 struct Allocation {
