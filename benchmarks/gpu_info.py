@@ -14,7 +14,7 @@ STATIC = (
     "name", "driver_version", "vbios_version", "clocks.max.sm", "clocks.max.mem", "power.limit",
     "power.default_limit", "persistence_mode", "ecc.mode.current", "mig.mode.current", "compute_mode",
 )  # fmt: skip
-RUNNING = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
+RUNNING = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
 
 
 def _select(device: torch.device) -> list[str]:
@@ -52,9 +52,15 @@ class ClockLog:
     def __enter__(self) -> ClockLog:
         if self._device.type == "cuda" and shutil.which("nvidia-smi") is not None:
             self._samples = tempfile.TemporaryFile()
-            fields = f"--query-gpu={','.join(RUNNING)}"
+            command = [
+                "nvidia-smi",
+                f"--query-gpu={','.join(RUNNING)}",
+                "--format=csv,noheader,nounits",
+            ]
+            # line by line, so that nothing is left in a buffer when it is told to end
+            unbuffered = ["stdbuf", "-oL"] if shutil.which("stdbuf") else []
             self._process = subprocess.Popen(
-                ["nvidia-smi", fields, "--format=csv,noheader,nounits", "-lms", "200", *_select(self._device)],
+                [*unbuffered, *command, "-lms", "200", *_select(self._device)],
                 stdout=self._samples, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         return self
@@ -73,7 +79,7 @@ class ClockLog:
             numbers = [row[position].strip() for row in rows if len(row) == len(RUNNING)]
             columns.append([float(x) for x in numbers if x.replace(".", "", 1).isdigit()])
         if all(columns):
-            sm, memory, power, temperature, _ = columns
+            sm, memory, power, temperature = columns
             self.summary = (
                 f"SM {statistics.median(sm):.0f} MHz ({min(sm):.0f} - {max(sm):.0f}), memory "
                 f"{statistics.median(memory):.0f} MHz, {statistics.median(power):.0f} W, "

@@ -30,6 +30,8 @@ class GpuMachine:
     threads = 0
 
     def __init__(self, device: torch.device):
+        if device.index is not None:  # events, streams and Triton's kernels go by the current GPU
+            torch.cuda.set_device(device)
         self.device = device
         properties = torch.cuda.get_device_properties(device)
         self._flush = torch.empty(4 * properties.L2_cache_size, dtype=torch.int8, device=device)

@@ -85,33 +85,40 @@ def measure(
         for name in contenders
         if name not in without
     }
-    contenders = {name: contenders[name] for name in rows}
     slow: set[str] = set()
-    for name, run in list(contenders.items()):
+
+    def guarded(name: str, action: Callable[[], None]) -> None:
+        """A contender that cannot run is a result too."""
         progress(name)
         try:
-            result, rows[name].extra_mib, took = machine.first_calls(run, seconds / 3)
-            if case.error is not None:
-                rows[name].error = case.error(result)
-            del result
-            if took > seconds / 3:
-                slow.add(name)
-        except Exception as problem:  # a contender that cannot run is a result too
+            action()
+        except Exception as problem:
             rows[name].failure = f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
-            del contenders[name]
-        if rows[name].failure:  # outside the handler, whose traceback keeps tensors alive
+        if rows[name].failure:  # after the handler, whose traceback keeps tensors alive
+            rows[name].samples.clear()
             machine.recover()
+
+    def warm_up(name: str) -> None:
+        result, rows[name].extra_mib, took = machine.first_calls(contenders[name], seconds / 3)
+        if case.error is not None:
+            rows[name].error = case.error(result)
+        if took > seconds / 3:
+            slow.add(name)
+
+    def sample(name: str) -> None:
+        taken, host = machine.time(contenders[name])
+        rows[name].samples.append(taken)
+        rows[name].host_samples.append(host)
+
+    for name in rows:
+        guarded(name, lambda name=name: warm_up(name))
     peaks: list[float] = []
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or len(peaks) < 3:
         peaks.append(machine.peak(case.dtype))
-        for name, run in contenders.items():
-            if name in slow and rows[name].samples:
-                continue  # once is what there is time for
-            progress(name)
-            sample, host = machine.time(run)
-            rows[name].samples.append(sample)
-            rows[name].host_samples.append(host)
+        for name, row in rows.items():
+            if not row.failure and not (name in slow and row.samples):
+                guarded(name, lambda name=name: sample(name))
     for row in rows.values():
         if row.samples:
             summarise(row, case, statistics.median(peaks))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -23,7 +24,7 @@ def share_of_wrong_ids(u: Tensor, i: Tensor, k: int, result: object) -> float:
 
     Results are (scores, ids), or a list of such pairs for chunks of users.
     """
-    parts = result if isinstance(result, list) else [result]
+    parts: list[Any] = result if isinstance(result, list) else [result]
     if not all(isinstance(part, tuple) and isinstance(part[1], Tensor) for part in parts):
         return math.nan  # NumPy's and implicit's own forms
     n_checked = max(4, min(64, 2**28 // len(i)))
