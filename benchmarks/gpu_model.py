@@ -2,7 +2,10 @@
 
 A logit of the loss, forward and backward, costs 8 d operations of the matrix units (four products: the
 scores twice, both gradients) and two exponentials. The model adds the two times up, as if nothing
-overlapped; the limit takes the larger one, as if everything did, and the traffic of both caches.
+overlapped; the limit takes the larger one, as if everything did, and looks at the traffic from the
+second-level cache and from memory. What the kernels do beyond that counts too: rows are padded to 64,
+128, 256 or 512 elements, and float32 is three products of TF32 parts, six times the work of 16-bit
+factors (csrc/cuda/shapes.h, mma.cuh). Integer and addressing instructions are not counted.
 
 Sources: NVIDIA A100 and H100 whitepapers for multiprocessors, boost clock, operations a cycle, memory
 bandwidth, and the A100's 5120 bytes a cycle from the second-level cache (none is published for the H100;
@@ -49,7 +52,8 @@ KNOWN = {
 }
 L2_BYTES_PER_CYCLE = 5120
 SPECIAL_PER_CYCLE = 16
-TILE = 128  # rows of the side that a block of threads keeps
+# bytes of a padded row -> rows that a block of threads keeps, as in csrc/cuda/shapes.h
+ROWS_OF_A_BLOCK = {128: 256, 256: 128, 512: 128, 1024: 64, 2048: 32}
 
 # d -> TFLOP/s, forward and backward: the H100's model with the whole peak of the matrix units, and what
 # the kernels aimed at when they were designed.
@@ -108,42 +112,58 @@ class Limits:
         return max(busy, key=lambda name: busy[name])
 
 
+def padded(d: int) -> int:
+    """What a row's length becomes in a tile."""
+    return next(size for size in (64, 128, 256, 512) if d <= size)
+
+
 def matrix_seconds(gpu: Gpu, operations: float, dtype: torch.dtype, whole_peak: bool) -> float:
-    if dtype == torch.float32:
-        return operations / gpu.rate(gpu.float32_per_cycle)
-    return operations / gpu.rate(gpu.matrix_per_cycle) / (1.0 if whole_peak else gpu.mma_sync_share)
+    work = 6 if dtype == torch.float32 else 1
+    share = 1.0 if whole_peak else gpu.mma_sync_share
+    return work * operations / gpu.rate(gpu.matrix_per_cycle) / share
 
 
-def sweeps(gpu: Gpu, n_users: int, n_items: int, row_bytes: int) -> int:
+def rows_of_a_block(d: int, dtype: torch.dtype) -> int:
+    return ROWS_OF_A_BLOCK[padded(d) * dtype.itemsize]
+
+
+def l2_seconds(gpu: Gpu, logits: float, d: int, dtype: torch.dtype) -> float:
+    """Every block reads every row of the other side."""
+    row = d * dtype.itemsize
+    return logits / rows_of_a_block(d, dtype) * row / (L2_BYTES_PER_CYCLE * gpu.ghz * 1e9)
+
+
+def sweeps(gpu: Gpu, n_users: int, n_items: int, d: int, dtype: torch.dtype) -> int:
     """How often the items come from memory: once, or for every wave of blocks if they do not stay."""
-    if n_items * row_bytes <= gpu.l2_mib * 2**20:
+    if n_items * d * dtype.itemsize <= gpu.l2_mib * 2**20:
         return 1
-    return math.ceil(n_users / TILE / gpu.multiprocessors)
+    return math.ceil(n_users / rows_of_a_block(d, dtype) / gpu.multiprocessors)
 
 
 def loss_limits(
     gpu: Gpu, n_users: int, n_items: int, d: int, dtype: torch.dtype, whole_peak: bool = False
 ) -> Limits:
-    logits, row = float(n_users) * n_items, d * dtype.itemsize
-    operations = 8 * logits * d
-    # the first pass sweeps the items for every tile of users, the second the users for every tile of
-    # items, whose gradients are written in float32
-    passes = sweeps(gpu, n_users, n_items, row) + 1
+    logits = float(n_users) * n_items
+    # the first pass sweeps the items for every block of users, the second the users for every block
+    # of items, whose gradients are written in float32
+    table = n_items * d * dtype.itemsize
+    moved = (sweeps(gpu, n_users, n_items, d, dtype) + 1) * table + n_items * d * 4
     return Limits(
-        operations,
-        matrix_seconds(gpu, operations, dtype, whole_peak),
+        8 * logits * d,
+        matrix_seconds(gpu, 8 * logits * padded(d), dtype, whole_peak),
         2 * logits / gpu.rate(SPECIAL_PER_CYCLE),
-        2 * logits / TILE * row / (L2_BYTES_PER_CYCLE * gpu.ghz * 1e9),
-        (passes * n_items * row + n_items * d * 4) / (gpu.memory_tb * 1e12),
+        2 * l2_seconds(gpu, logits, d, dtype),
+        moved / (gpu.memory_tb * 1e12),
     )
 
 
 def topk_limits(gpu: Gpu, n_users: int, n_items: int, d: int, dtype: torch.dtype) -> Limits:
-    logits, row = float(n_users) * n_items, d * dtype.itemsize
+    logits = float(n_users) * n_items
+    moved = sweeps(gpu, n_users, n_items, d, dtype) * n_items * d * dtype.itemsize
     return Limits(
         2 * logits * d,
-        matrix_seconds(gpu, 2 * logits * d, dtype, whole_peak=False),
+        matrix_seconds(gpu, 2 * logits * padded(d), dtype, whole_peak=False),
         0.0,
-        logits / TILE * row / (L2_BYTES_PER_CYCLE * gpu.ghz * 1e9),
-        sweeps(gpu, n_users, n_items, row) * n_items * row / (gpu.memory_tb * 1e12),
+        l2_seconds(gpu, logits, d, dtype),
+        moved / (gpu.memory_tb * 1e12),
     )

@@ -32,7 +32,7 @@ from first_contact.outcome import (
 from first_contact.record import Record
 from first_contact.stability import repeat
 from first_contact.timing_plan import Planned, dry_plan, full_plan
-from gpu_model import A100, H100, MODEL_H100, gpu_of, loss_limits, published_peak
+from gpu_model import A100, H100, MODEL_H100, gpu_of, loss_limits, published_peak, topk_limits
 from throughput_case import OURS
 from throughput_report import Row
 
@@ -318,6 +318,19 @@ def test_model_gives_the_designs_table(d: int) -> None:
     model = loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16, whole_peak=True)
     assert model.predicted == pytest.approx(MODEL_H100[d], rel=0.005)
     assert loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16).predicted < model.predicted
+
+
+def test_model_knows_what_the_kernels_do_beyond() -> None:
+    def model(d: int, dtype: torch.dtype) -> float:
+        return loss_limits(A100, 8192, 1_024_000, d, dtype).predicted
+
+    assert model(32, torch.bfloat16) == pytest.approx(
+        model(64, torch.bfloat16) / 2, rel=0.01
+    )  # padding
+    assert model(256, torch.float32) < 312 / 6  # three products of half the speed
+    many_users = topk_limits(A100, 10**6, 1_024_000, 64, torch.bfloat16)
+    assert many_users.memory < many_users.matrix and many_users.bound == "matrix units"
+    assert topk_limits(A100, 16, 1_024_000, 64, torch.bfloat16).bound == "memory"
 
 
 def test_published_peaks() -> None:
