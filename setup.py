@@ -1,13 +1,24 @@
-"""Builds `adaptau_ext._C`: operator schemas and CPU kernels, against LibTorch's stable ABI.
+"""Builds `adaptau_ext._C` (operator schemas, CPU kernels) and `adaptau_ext._cuda` (CUDA kernels).
 
 One wheel serves every CPython from 3.10 and every PyTorch from 2.10: the Python side uses the limited
-API, the PyTorch side the stable ABI only. `_cuda` joins as a second, independent library when there
-are CUDA kernels to build (see docs/design.md); nothing here links CUDA.
+API, the PyTorch side LibTorch's stable ABI only. `_cuda` is a second, independent library that links
+none of PyTorch's CUDA libraries, so it is built wherever nvcc is found, whatever PyTorch is there:
+on the PATH, in CUDA_HOME, or from PyPI (nvidia-cuda-nvcc and its companions). In the environment,
+
+    ADAPTAU_CUDA=0             leaves it out;  ADAPTAU_CUDA=1 makes a missing nvcc an error
+    TORCH_CUDA_ARCH_LIST=...   architectures, as PyTorch spells them: "8.0;9.0a;10.0+PTX"
+    MAX_JOBS=...               compilers at a time, default: one a processor
 """
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import platform
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -16,6 +27,7 @@ from setuptools.command.build_ext import build_ext
 CSRC = Path("csrc")
 TORCH_TARGET_VERSION = "0x020A000000000000"  # 2.10
 X86 = platform.machine() in ("x86_64", "AMD64")
+LINUX = platform.system() == "Linux"
 
 # name -> (vector bytes, flags); CMakeLists.txt has the same table.
 INSTRUCTION_SETS: dict[str, tuple[int, list[str]]] = {"baseline": (16, [])}
@@ -28,15 +40,94 @@ if X86:
     INSTRUCTION_SETS["avx512vnni"] = (64, [*avx512, "-mavx512vnni"])
     INSTRUCTION_SETS["avx512bf16"] = (64, [*avx512, "-mavx512vnni", "-mavx512bf16"])
 
+# Binaries of one major version run on every later minor one; PTX of the last on whatever follows.
+CUDA_ARCHITECTURES = "8.0;9.0;10.0+PTX"
+CUDA_FAMILIES = {
+    "Ampere": "8.0;8.6+PTX",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;10.3;12.0;12.1+PTX",
+}
+NVCC_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-lineinfo",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall",
+    "-Xptxas=-warn-spills",
+]
+
+
+def find_nvcc() -> Path | None:
+    """The compiler of CUDA_HOME, of the PATH, or of the PyPI packages."""
+    homes = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    candidates = [home / "bin" / "nvcc" for home in homes]
+    on_path = shutil.which("nvcc")
+    candidates += [Path(on_path)] if on_path else []
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in (nvidia.submodule_search_locations or ()) if nvidia else ():
+        candidates += sorted(Path(folder).glob("cu*/bin/nvcc"), reverse=True)
+    return next((path.resolve() for path in candidates if path.is_file()), None)
+
+
+def toolkit_of(nvcc: Path) -> Path:
+    """Where its headers and libraries are; the file itself may be a script that calls another."""
+    command = [str(nvcc), "--dryrun", "-x", "cu", "-c", os.devnull]
+    steps = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", steps, re.MULTILINE)
+    return Path(top[1]).resolve() if top else nvcc.parents[1]
+
+
+def cuda_wanted() -> bool:
+    choice = os.environ.get("ADAPTAU_CUDA", "")
+    if choice not in ("", "0", "1"):
+        raise SystemExit(f"ADAPTAU_CUDA must be 0 or 1, or unset for what is there, got {choice!r}")
+    if choice == "0" or not LINUX:
+        return False
+    found = find_nvcc() is not None
+    if choice == "1" and not found:
+        raise SystemExit(
+            "ADAPTAU_CUDA=1 needs nvcc, which is not on the PATH; set CUDA_HOME, or pip install "
+            "nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl "
+            "and build with --no-build-isolation"
+        )
+    return found
+
+
+def gencode(architectures: str) -> list[str]:
+    """nvcc's flags for a list as PyTorch spells it."""
+    for family, numbers in CUDA_FAMILIES.items():
+        architectures = re.sub(rf"\b{family}\b", numbers, architectures)
+    flags = []
+    for one in re.split(r"[;,\s]+", architectures.strip()):
+        match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", one)
+        if not match or int(match[1]) < 8:
+            raise SystemExit(
+                f"TORCH_CUDA_ARCH_LIST must hold compute capabilities from 8.0 up, like "
+                f'"{CUDA_ARCHITECTURES}", got {one!r}'
+            )
+        number = f"{match[1]}{match[2]}{match[3]}"
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if match[4]:
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
 
 class BuildOperators(build_ext):
-    """Compiles csrc/cpu/kernels/table.cpp once per instruction set, everything else once."""
+    """Compiles csrc/cpu/kernels/table.cpp once per instruction set, *.cu with nvcc."""
 
     def build_extension(self, ext: Extension) -> None:
         from torch.utils.cpp_extension import include_paths, library_paths
 
         ext.include_dirs += include_paths()
         ext.library_dirs += library_paths()
+        if ext.name.endswith("_cuda"):
+            self.add_cuda_kernels(ext)
+        else:
+            self.add_cpu_kernels(ext)
+        super().build_extension(ext)
+
+    def add_cpu_kernels(self, ext: Extension) -> None:
         table = str(CSRC / "cpu" / "kernels" / "table.cpp")
         for name, (vector_bytes, flags) in INSTRUCTION_SETS.items():
             ext.extra_objects += self.compiler.compile(
@@ -51,25 +142,66 @@ class BuildOperators(build_ext):
                 ],
                 depends=ext.depends,
             )
-        super().build_extension(ext)
+
+    def add_cuda_kernels(self, ext: Extension) -> None:
+        """Through ninja, which compiles in parallel and only what a change touches."""
+        nvcc = find_nvcc()
+        assert nvcc is not None
+        home = toolkit_of(nvcc)
+        ext.include_dirs.append(str(home / "include"))
+        ext.library_dirs += [str(p) for p in (home / "lib64", home / "lib") if p.is_dir()]
+        flags = NVCC_FLAGS + gencode(os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES)
+        folder = Path(self.build_temp).resolve() / "cuda"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [
+            "rule nvcc",
+            f"  command = {nvcc} {' '.join(flags)} -MD -MF $out.d -c $in -o $out",
+            "  deps = gcc",
+            "  depfile = $out.d",
+        ]
+        objects = []
+        for source in sorted((CSRC / "cuda").glob("*.cu")):
+            objects.append(f"{source.stem}.o")
+            lines.append(f"build {objects[-1]}: nvcc {source.resolve()}")
+        (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder), "-j", jobs], check=True)
+        ext.extra_objects += [str(folder / name) for name in objects]
 
 
-sources = sorted(str(path) for folder in ("cpu", "torch") for path in (CSRC / folder).glob("*.cpp"))
-macros = [("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)] + ([("ADAPTAU_X86", None)] if X86 else [])
+def extension(
+    name: str, folders: tuple[str, ...], libraries: list[str], **options: list[str]
+) -> Extension:
+    headers = (".h", ".inl", ".cuh")
+    return Extension(
+        f"adaptau_ext.{name}",
+        sources=sorted(str(path) for folder in folders for path in (CSRC / folder).glob("*.cpp"))
+        + options.get("more_sources", []),
+        depends=sorted(str(p) for p in CSRC.rglob("*") if p.suffix in headers),
+        define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
+        + ([("ADAPTAU_X86", None)] if X86 else []),
+        libraries=libraries,
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"],
+        extra_link_args=(["-Wl,--as-needed"] if LINUX else []) + options.get("link", []),
+        py_limited_api=True,
+    )
+
+
+extensions = [extension("_C", ("cpu", "torch", "torch/cpu"), ["torch", "torch_cpu"])]
+if cuda_wanted():
+    extensions.append(
+        extension(
+            "_cuda",
+            ("torch/cuda",),
+            ["torch_cpu", "cudart_static", "rt", "pthread", "dl"],
+            more_sources=[str(CSRC / "torch" / "tensors.cpp")],
+            # PyTorch's CUDA runtime is another library with the same names: ours must stay inside
+            link=["-Wl,--exclude-libs,ALL"],
+        )
+    )
 
 setup(
-    ext_modules=[
-        Extension(
-            "adaptau_ext._C",
-            sources=sources,
-            depends=sorted(str(p) for p in CSRC.rglob("*") if p.suffix in (".h", ".inl")),
-            define_macros=macros,
-            libraries=["torch", "torch_cpu"],
-            extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"],
-            extra_link_args=["-Wl,--as-needed"] if platform.system() == "Linux" else [],
-            py_limited_api=True,
-        )
-    ],
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildOperators},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

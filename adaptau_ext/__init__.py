@@ -15,8 +15,9 @@ Five operators carry the package, each with a plain-PyTorch twin in `adaptau_ext
     topk, ItemIndex, ranks     exact retrieval and exact ranks of held-out items
     BipartiteGraph.propagate   LightGCN's propagation, for the rows of a batch or for all
 
-    ops.py -> torch.ops.adaptau.* -> csrc/torch (checks) -> csrc/cpu (kernels)
+    ops.py -> torch.ops.adaptau.* -> csrc/torch (checks) -> csrc/cpu, csrc/cuda (kernels)
        autograd.py: gradients and fake kernels                csrc/core (plain data, order, generator)
+       cuda.py: loads the CUDA kernels, or says why not
 
 On top of them: Adap-tau temperatures (`temperature`), models (`models`), data (`data`), streaming
 evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
@@ -25,7 +26,7 @@ evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli
 import torch as _torch  # noqa: F401  loads the libraries that _C links to
 
 import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
-from adaptau_ext import reference
+from adaptau_ext import cuda, reference
 from adaptau_ext.graph import BipartiteGraph
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import (
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BipartiteGraph",
     "ItemIndex",
+    "cuda",
     "draw_negatives",
     "fused_adaptive_softmax",
     "ranks",

@@ -202,8 +202,8 @@ def _ranks(
 
 
 @torch.library.register_fake("adaptau::draw_negatives")
-def _draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
-    return torch.empty((n_rows, n_negatives), dtype=torch.int64)
+def _draw_negatives(like: Tensor, n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+    return like.new_empty((n_rows, n_negatives), dtype=torch.int64)
 
 
 @torch.library.register_fake("adaptau::bipartite_graph")

@@ -27,7 +27,7 @@ from adaptau_ext.autograd import gradient_bits
 
 Denominator = Literal["all", "negatives"]
 Normalize = Literal["both", "user", "item", "none"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 Reduction = Literal["mean", "sum", "none"]
 
 _ops = torch.ops.adaptau
@@ -86,7 +86,8 @@ def fused_adaptive_softmax(
             bits, products with exponentials in bfloat16. Sums, exponentials and the positive's share
             stay float32. Gradients are right to 1e-3 of their norm at tau >= 0.05, about twice as
             fast where the processor has the instructions (AVX-512 BF16), and the same as "float32"
-            elsewhere and for float64 embeddings.
+            elsewhere and for float64 embeddings. On a GPU float32 rows then become float16, scaled by
+            powers of two. "tf32" rounds factors to 11 bits, on a GPU only.
         workspace_mib: MiB of exponentials that may be kept between the two passes; where a block of
             users does not fit they are computed twice. Other scratch is of the size of u.
         reduction: "mean" or "sum" over users, or "none" for `[B]`.
@@ -215,13 +216,16 @@ def sampled_adaptive_softmax(
     return (loss, unit_loss) if return_unit_loss else loss
 
 
-def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+def draw_negatives(
+    n_rows: int, n_negatives: int, n_items: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """The `[n_rows, n_negatives]` int64 ids that `sampled_adaptive_softmax` draws for this seed.
 
-    Entry (b, n) is a function of (seed, b, n) alone: Philox4x32-10 (Salmon et al., SC 2011) with
-    Lemire's rejection, exactly uniform on [0, n_items).
+    Entry (b, n) is a function of (seed, b, n) alone, on every device: Philox4x32-10 (Salmon et al.,
+    SC 2011) with Lemire's rejection, exactly uniform on [0, n_items).
     """
-    ids: Tensor = _ops.draw_negatives(n_rows, n_negatives, n_items, seed)
+    like = torch.empty(0, device=device)  # the dispatcher looks at tensors only
+    ids: Tensor = _ops.draw_negatives(like, n_rows, n_negatives, n_items, seed)
     return ids
 
 

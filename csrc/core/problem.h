@@ -31,9 +31,10 @@ struct Normalize {
 // Does the positive's own term stand in the denominator ("all") or not ("negatives")?
 enum class Denominator { all, negatives };
 
-// What the products of the dense loss are rounded to; sums are always of the compute type. bfloat16
-// is permission: a processor without instructions for it computes in float32.
-enum class Precision { float32, bfloat16 };
+// What the products of the dense loss are rounded to; sums are always of the compute type. Anything
+// but float32 is permission: a processor without instructions for it computes in float32. tf32 has
+// 11 significant bits, on GPUs only; bfloat16 allows any factors of 16 bits.
+enum class Precision { float32, tf32, bfloat16 };
 
 // How one row's logits are made; shared by the dense and the sampled loss. T is the compute type.
 template <class T>

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <limits>
 
-#include "loss_row.h"
+#include "../core/loss_row.h"
 #include "softmax_products.h"
 #include "tile_masks.h"
 

@@ -13,7 +13,7 @@
 #include <limits>
 #include <vector>
 
-#include "loss_row.h"
+#include "../core/loss_row.h"
 #include "operators.h"
 #include "rows.h"
 #include "samples.h"

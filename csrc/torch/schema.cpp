@@ -51,7 +51,8 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "Tensor item_indptr, Tensor item_indices, int n_layers, bool mean=True, Tensor? users=None, "
       "Tensor? items=None, Tensor? given_users=None, Tensor? given_items=None) -> "
       "(Tensor users, Tensor items)");
-  m.def("draw_negatives(int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
+  m.def(
+      "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("cpu_level() -> str");
   m.def("fma_peak(float seconds=0.02) -> float");
 }

@@ -35,19 +35,26 @@ Parallel torch_threads() {
           }};
 }
 
-namespace {
-
-void check_cpu(const char* name, const Tensor& t) {
-  if (!t.is_cpu())
-    fail(name,
-         " must be on the CPU like the other arguments, got a tensor on another device; "
-         "move all of them to one device");
+std::string name_of(const torch::stable::Device& device) {
+  using torch::headeronly::DeviceType;
+  std::string name;
+  switch (device.type()) {
+    case DeviceType::CPU: return "cpu";
+    case DeviceType::CUDA: name = "cuda"; break;
+    case DeviceType::Meta: name = "meta"; break;
+    default: name = "another device";
+  }
+  return device.has_index() ? name + ":" + std::to_string(device.index()) : name;
 }
 
-}  // namespace
+void Arguments::check_device(const char* name, const Tensor& t) const {
+  if (t.device() != device_)
+    fail(name, " must be on ", name_of(device_), " like the other arguments, got a tensor on ",
+         name_of(t.device()), "; move all of them to one device");
+}
 
-Matrix matrix(const char* name, const Tensor& t) {
-  check_cpu(name, t);
+Matrix Arguments::matrix(const char* name, const Tensor& t) const {
+  check_device(name, t);
   if (t.dim() != 2) fail(name, " must be a matrix [rows, d], got shape ", shape_of(t));
   DType dtype;
   switch (t.scalar_type()) {
@@ -59,6 +66,10 @@ Matrix matrix(const char* name, const Tensor& t) {
       fail(name, " must be float32, float64, bfloat16 or float16, got ", name_of(t.scalar_type()),
            "; convert it with .float()");
   }
+  if (dtype == DType::f64 && !on_cpu())
+    fail(name,
+         " is float64, which is computed on the CPU only; convert it with .float() or move "
+         "all arguments with .cpu()");
   return {t.const_data_ptr(), dtype, t.size(0), t.size(1), t.stride(0), t.stride(1)};
 }
 
@@ -74,14 +85,16 @@ void check_pair(const char* u_name, const Matrix& u, const char* i_name, const M
            "; split it");
 }
 
-const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, int64_t high) {
-  check_cpu(name, t);
+const int64_t* Arguments::ids(const char* name, const Tensor& t, int64_t n, int64_t low,
+                              int64_t high) const {
+  check_device(name, t);
   if (t.scalar_type() != ScalarType::Long)
     fail(name, " must be int64, got ", name_of(t.scalar_type()), "; convert it with .long()");
   if (t.dim() != 1 || (n >= 0 && t.size(0) != n))
     fail(name, " must have shape [", n >= 0 ? std::to_string(n) : "n", "], got ", shape_of(t));
   if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
   const int64_t* values = static_cast<const int64_t*>(t.const_data_ptr());
+  if (!on_cpu()) return values;
   const int64_t count = t.size(0);  // a call into PyTorch
   for (int64_t i = 0; i < count; ++i)
     if (values[i] < low || values[i] >= high)
@@ -89,8 +102,8 @@ const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, in
   return values;
 }
 
-Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& indices,
-        int64_t n_rows, int64_t n_columns) {
+SizedCsr Arguments::csr(const char* name, const OptionalTensor& indptr,
+                        const OptionalTensor& indices, int64_t n_rows, int64_t n_columns) const {
   if (indptr.has_value() != indices.has_value())
     fail(name, " must be a pair (indptr, indices), got only one of them");
   if (!indptr.has_value()) return {};
@@ -99,6 +112,7 @@ Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& in
   const int64_t nnz = indices->numel();
   const int64_t* p = ids(indptr_name.c_str(), *indptr, n_rows + 1, 0, nnz + 1);
   const int64_t* j = ids(indices_name.c_str(), *indices, -1, 0, n_columns);
+  if (!on_cpu()) return {{p, j}, nnz};
   if (p[0] != 0 || p[n_rows] != nnz)
     fail(indptr_name, " must start at 0 and end at len(indices) = ", nnz, ", got ", p[0], " and ",
          p[n_rows]);
@@ -112,7 +126,7 @@ Csr csr(const char* name, const OptionalTensor& indptr, const OptionalTensor& in
              "; sort each row and drop duplicates "
              "(scipy: sum_duplicates(), sort_indices())");
   }
-  return {p, j};
+  return {{p, j}, nnz};
 }
 
 Normalize parse_normalize(const std::string& value) {
@@ -125,8 +139,9 @@ Normalize parse_normalize(const std::string& value) {
 
 Precision parse_precision(const std::string& value) {
   if (value == "float32") return Precision::float32;
+  if (value == "tf32") return Precision::tf32;
   if (value == "bfloat16") return Precision::bfloat16;
-  fail("precision must be \"float32\" or \"bfloat16\", got \"", value, "\"");
+  fail("precision must be \"float32\", \"tf32\" or \"bfloat16\", got \"", value, "\"");
 }
 
 Denominator parse_denominator(const std::string& value) {
@@ -143,8 +158,8 @@ Reduction parse_reduction(const std::string& value) {
 }
 
 template <class T>
-const T* values(const char* name, const Tensor& t, int64_t n) {
-  check_cpu(name, t);
+const T* Arguments::values(const char* name, const Tensor& t, int64_t n) const {
+  check_device(name, t);
   constexpr ScalarType expected = sizeof(T) == 4 ? ScalarType::Float : ScalarType::Double;
   if (t.scalar_type() != expected)
     fail(name, " must be ", name_of(expected), " here, got ", name_of(t.scalar_type()));
@@ -154,17 +169,18 @@ const T* values(const char* name, const Tensor& t, int64_t n) {
 }
 
 template <class T>
-const T* temperatures(const char* name, const Tensor& t, int64_t n) {
+const T* Arguments::temperatures(const char* name, const Tensor& t, int64_t n) const {
   const T* tau = values<T>(name, t, n);
+  if (!on_cpu()) return tau;
   for (int64_t b = 0; b < n; ++b)
     if (!(tau[b] > 0 && std::isfinite(tau[b])))
       fail(name, " must be finite and > 0 (it divides the scores), got ", tau[b], " at row ", b);
   return tau;
 }
 
-template const float* values<float>(const char*, const Tensor&, int64_t);
-template const double* values<double>(const char*, const Tensor&, int64_t);
-template const float* temperatures<float>(const char*, const Tensor&, int64_t);
-template const double* temperatures<double>(const char*, const Tensor&, int64_t);
+template const float* Arguments::values<float>(const char*, const Tensor&, int64_t) const;
+template const double* Arguments::values<double>(const char*, const Tensor&, int64_t) const;
+template const float* Arguments::temperatures<float>(const char*, const Tensor&, int64_t) const;
+template const double* Arguments::temperatures<double>(const char*, const Tensor&, int64_t) const;
 
 }  // namespace adaptau

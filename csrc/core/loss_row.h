@@ -1,12 +1,14 @@
 // From one row's totals to its loss and the coefficients of its gradient; the dense and the sampled
-// loss differ only in how they come by the totals. In double: there are few rows.
+// loss differ only in how they come by the totals. In double: there are few rows. The same on CPU
+// and GPU.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <limits>
 
-#include "../core/problem.h"
+#include "host_device.h"
+#include "problem.h"
 
 namespace adaptau {
 
@@ -39,14 +41,14 @@ struct RowTerms {
   double positive;     // dL/dz+ = p+ - 1 for "all", -1 for "negatives", times the weight
 };
 
-inline double softplus(double x) {
+ADAPTAU_HOST_DEVICE inline double softplus(double x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
 
 // Writes loss and unit_loss of row b with positive t; returns the gradient's coefficients.
 template <class T>
-RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t b, int64_t t, const RowTotals& totals,
-                       const SoftmaxOutput<T>& out) {
+ADAPTAU_HOST_DEVICE RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t b, int64_t t,
+                                           const RowTotals& totals, const SoftmaxOutput<T>& out) {
   const bool all = terms.denominator == Denominator::all;
   RowTerms row;
   row.inv_tau = 1.0 / terms.tau[b];
@@ -69,8 +71,9 @@ RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t b, int64_t t, const
 
 // Gradients of the temperatures; user_dot_o = <u^, sum_j e_j i^_j>.
 template <class T>
-void finish_temperatures(const SoftmaxTerms<T>& terms, int64_t b, const RowTerms& row,
-                         double user_dot_o, double positive_score, const SoftmaxOutput<T>& out) {
+ADAPTAU_HOST_DEVICE void finish_temperatures(const SoftmaxTerms<T>& terms, int64_t b,
+                                             const RowTerms& row, double user_dot_o,
+                                             double positive_score, const SoftmaxOutput<T>& out) {
   const double from_negatives = -row.inv_tau * row.inv_tau * row.coefficient * user_dot_o;
   const double from_positive =
       -row.inv_positive_tau * row.inv_positive_tau * row.positive * positive_score;

@@ -1,0 +1,205 @@
+// Exact ranks by counting: a product of tiles, and every score compared with its row's targets.
+//
+// Targets are scored first, by the same tensor-core instructions in the same order, so that an
+// item's own score and its twin's compare equal. Then a block walks over its part of the items once
+// for every few targets of its longest row, with their counts in registers. An item before the
+// target by id must reach its score, one after it exceed it: that is one comparison for the tiles
+// on either side. In the target's own tile, and for targets that are NaN, the order is followed
+// item by item.
+#pragma once
+
+#include <cassert>
+
+#include "order.cuh"
+#include "ranks.h"
+#include "tile_walk.cuh"
+
+namespace adaptau::cuda {
+
+template <class S>
+constexpr int kTargetsAtOnce = 8 / S::kHeight;
+
+// 8 pairs of a user and a target a warp: the diagonal of a product of their rows.
+template <class S>
+__global__ void __launch_bounds__(128) target_scores_kernel(const RankCounts p) {
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const int64_t first = (static_cast<int64_t>(blockIdx.x) * 128 + threadIdx.x) / 32 * 8;
+  if (first >= p.n_targets) return;
+  const int64_t pair = first + g;
+  int64_t user = 0, item = 0;
+  if (pair < p.n_targets) {
+    int64_t users = p.tables.rows.count;  // the last whose list starts at or before the pair
+    for (int64_t low = 0, high = users; low < high;) {
+      const int64_t middle = (low + high) / 2;
+      if (p.targets.indptr[middle + 1] <= pair) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+      user = low;
+    }
+    assert(user < users && "targets indptr must end at the number of indices");
+    item = p.targets.indices[pair];
+    assert(item >= 0 && item < p.tables.columns.count && "targets must hold items");
+  }
+  const char* user_row =
+      static_cast<const char*>(p.tables.rows.data) + user * p.tables.rows.row_bytes;
+  const char* item_row =
+      static_cast<const char*>(p.tables.columns.data) + item * p.tables.columns.row_bytes;
+  auto word = [&](const char* row, const TileRows& rows, int chunk) {
+    return chunk < rows.chunks && pair < p.n_targets
+               ? *reinterpret_cast<const uint32_t*>(row + chunk * 16 + t * 4)
+               : 0;
+  };
+  float c[4] = {};
+  for (int step = 0; step < S::kSteps; ++step) {
+    FragmentA a{{word(user_row, p.tables.rows, 2 * step), 0,
+                 word(user_row, p.tables.rows, 2 * step + 1), 0}};
+    FragmentB b{{word(item_row, p.tables.columns, 2 * step),
+                 word(item_row, p.tables.columns, 2 * step + 1)}};
+    S::Type::multiply(c, a, b);
+  }
+  if (t == g / 2 && pair < p.n_targets) {
+    p.target_scores[pair] = (g % 2 == 0 ? c[0] : c[1]) * p.item_scale[item] * p.user_scale[user];
+    p.ranks[pair] = 1;
+  }
+}
+
+// The smallest score above; NaN above infinity and of NaN.
+__device__ __forceinline__ float next_above(float score) {
+  const int bits = __float_as_int(score + 0.0f);  // -0 -> +0
+  return __int_as_float(bits >= 0 ? bits + 1 : bits - 1);
+}
+
+// A few targets of one of a lane's rows, and how many items before each the lane has met.
+template <class S>
+struct RowTargets {
+  float score[kTargetsAtOnce<S>];
+  int item[kTargetsAtOnce<S>];  // -1: none
+  int before[kTargetsAtOnce<S>];
+
+  RowTargets() = default;
+  __device__ RowTargets(const RankCounts& p, int64_t begin, int count) {
+#pragma unroll
+    for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
+      const bool there = j < count;
+      score[j] = there ? p.target_scores[begin + j] : __int_as_float(0x7fc00000);
+      item[j] = there ? static_cast<int>(p.targets.indices[begin + j]) : -1;
+      before[j] = 0;
+    }
+  }
+};
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(const RankCounts p) {
+  extern __shared__ __align__(128) unsigned char memory[];
+  using Walk = TileWalk<S, true, float>;
+  const int block_row = static_cast<int>(blockIdx.x) * S::kRows;
+  const int lane = threadIdx.x % 32, g = lane / 4, t2 = lane % 4 * 2;
+  const int warp_row = Walk::warp_row();
+
+  // This lane's rows, from user `first` on, every eighth.
+  const int64_t users = p.tables.rows.count, first = block_row + warp_row + g;
+  auto begin = [&](int m, int h) { return p.targets.indptr[min(first + 16 * m + 8 * h, users)]; };
+  auto end = [&](int m, int h) { return p.targets.indptr[min(first + 16 * m + 8 * h + 1, users)]; };
+  float scale[S::kHeight][2];
+  int64_t longest = 0;
+#pragma unroll
+  for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const int64_t user = first + 16 * m + 8 * h;
+      scale[m][h] = user < users ? p.user_scale[user] : 1;
+      longest = max(longest, end(m, h) - begin(m, h));
+    }
+
+  for (int64_t done = 0; __syncthreads_or(done < longest); done += kTargetsAtOnce<S>) {
+    RowTargets<S> targets[S::kHeight][2] = {};
+#pragma unroll
+    for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const int64_t from = begin(m, h) + done;
+        targets[m][h] = {p, from, static_cast<int>(max(end(m, h) - from, int64_t{0}))};
+      }
+    Walk walk(p.tables, memory, block_row, static_cast<int>(blockIdx.y), p.splits);
+    walk.run([&](Scores<S>& scores, int first_column, int columns_left, const unsigned char*,
+                 const float* item_scales, const typename Walk::Masks& masks) {
+#pragma unroll
+      for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+        for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+          for (int e = 0; e < 4; ++e)
+            scores[m][n][e] = scores[m][n][e] * item_scales[n * 8 + t2 + e % 2] * scale[m][e / 2];
+      hide_masked<S>(masks, warp_row, columns_left, __int_as_float(0x7fc00000), scores);
+#pragma unroll
+      for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          RowTargets<S>& row = targets[m][h];
+#pragma unroll
+          for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
+            const int item = row.item[j];
+            const bool here = item >= first_column && item < first_column + S::kColumns;
+            if (here || (isnan(row.score[j]) && item >= 0)) {
+              const uint32_t target = score_bits(row.score[j]);
+#pragma unroll
+              for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                  const int column = n * 8 + t2 + e;
+                  const uint32_t score = score_bits(scores[m][n][2 * h + e]);
+                  const bool hidden =
+                      column >= columns_left ||
+                      (masks.any() &&
+                       masks.word(warp_row + 16 * m + 8 * h + g, column / 32) >> (column % 32) & 1);
+                  row.before[j] += !hidden && (score > target ||
+                                               (score == target && first_column + column < item));
+                }
+            } else {
+              const float limit = item < first_column ? next_above(row.score[j]) : row.score[j];
+#pragma unroll
+              for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) row.before[j] += scores[m][n][2 * h + e] >= limit;
+            }
+          }
+        }
+    });
+#pragma unroll
+    for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+#pragma unroll
+        for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
+          int before = targets[m][h].before[j];
+          before += __shfl_xor_sync(~0u, before, 1);
+          before += __shfl_xor_sync(~0u, before, 2);
+          if (lane % 4 == 0 && targets[m][h].item[j] >= 0)
+            atomicAdd(reinterpret_cast<unsigned long long*>(p.ranks + begin(m, h) + done + j),
+                      static_cast<unsigned long long>(before));
+        }
+  }
+}
+
+template <class S>
+cudaError_t launch_target_scores(const RankCounts& p, cudaStream_t stream) {
+  const int64_t blocks = (p.n_targets + 31) / 32;
+  target_scores_kernel<S><<<static_cast<unsigned>(blocks), 128, 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+template <class S>
+cudaError_t launch_count_before(const RankCounts& p, cudaStream_t stream) {
+  constexpr int kBytes = TileWalk<S, true, float>::kBytes;
+  const cudaError_t error = cudaFuncSetAttribute(
+      count_before_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+  if (error != cudaSuccess) return error;
+  const dim3 grid(static_cast<unsigned>((p.tables.rows.count + S::kRows - 1) / S::kRows),
+                  static_cast<unsigned>(p.splits));
+  count_before_kernel<S><<<grid, S::kThreads, kBytes, stream>>>(p);
+  return cudaGetLastError();
+}
+
+}  // namespace adaptau::cuda

@@ -1,0 +1,58 @@
+// Bipartite graphs on the CPU: built from interactions, and propagation over them.
+#include <algorithm>
+#include <limits>
+#include <tuple>
+
+#include "../../cpu/operators.h"
+#include "../propagation.h"
+
+namespace adaptau {
+namespace {
+
+using Graph = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+constexpr int64_t kMostNodes = std::numeric_limits<int32_t>::max();
+
+// R and its transpose, indices as int32.
+Graph bipartite_graph(Tensor indptr, Tensor indices, int64_t n_items) {
+  const int64_t n_users = indptr.numel() - 1, nnz = indices.numel();
+  if (n_items < 0 || n_items > kMostNodes) fail("n_items must be in [0, 2^31), got ", n_items);
+  if (n_users < 0 || n_users > kMostNodes)
+    fail("interactions indptr must have n_users + 1 entries, from 1 to 2^31, got ", n_users + 1);
+  const Csr r = Arguments(indptr).csr("interactions", indptr, indices, n_users, n_items);
+  auto make = [&](int64_t n, ScalarType type) {
+    return torch::stable::new_empty(indptr, {n}, type);
+  };
+  Tensor user_indptr = make(n_users + 1, ScalarType::Long),
+         user_indices = make(nnz, ScalarType::Int),
+         item_indptr = make(n_items + 1, ScalarType::Long),
+         item_indices = make(nnz, ScalarType::Int);
+  std::copy_n(r.indptr, n_users + 1, data<int64_t>(user_indptr));
+  std::copy_n(r.indices, nnz, data<int32_t>(user_indices));
+  int64_t* starts = data<int64_t>(item_indptr);
+  std::fill_n(starts, n_items + 1, int64_t{0});
+  for (int64_t e = 0; e < nnz; ++e) ++starts[r.indices[e] + 1];
+  for (int64_t i = 0; i < n_items; ++i) starts[i + 1] += starts[i];
+  std::vector<int64_t> next(starts, starts + n_items);
+  int32_t* users = data<int32_t>(item_indices);
+  for (int64_t u = 0; u < n_users; ++u)
+    for (int64_t e = r.indptr[u]; e < r.indptr[u + 1]; ++e)
+      users[next[r.indices[e]]++] = static_cast<int32_t>(u);
+  return {user_indptr, user_indices, item_indptr, item_indices};
+}
+
+struct Cpu : Float32AndFloat64 {
+  template <class T>
+  static void propagate(const Tensor&, const PropagationProblem& problem, T* const (&out)[2]) {
+    adaptau::propagate<T>(problem, out, torch_threads());
+  }
+};
+
+}  // namespace
+}  // namespace adaptau
+
+STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
+  using namespace adaptau;
+  m.impl("bipartite_graph", TORCH_BOX(&bipartite_graph));
+  m.impl("propagate", TORCH_BOX(&propagate_embeddings<Cpu>));
+}

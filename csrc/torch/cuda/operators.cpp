@@ -1,0 +1,11 @@
+#include "operators.h"
+
+namespace adaptau {
+
+void register_cuda_operators(Library& m) {
+  register_loss(m);
+  register_retrieval(m);
+  register_rows(m);
+}
+
+}  // namespace adaptau

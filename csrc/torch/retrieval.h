@@ -1,0 +1,85 @@
+// topk, ranks and draw_negatives for any device: arguments checked, problem described, a kernel
+// called.
+#pragma once
+
+#include <string>
+#include <tuple>
+
+#include "tensors.h"
+
+namespace adaptau {
+
+// What pack_items returned for i, or nothing.
+struct PackedTensors {
+  const OptionalTensor &bytes, &meta, &centre;
+  bool given() const { return bytes || meta || centre; }
+};
+
+// Device::topk(like, problem, n_excluded, packed, scores, ids) runs the kernels; like: a tensor to
+// allocate scratch from.
+template <class Device>
+std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTensor exclude_indptr,
+                                      OptionalTensor exclude_indices, std::string normalize,
+                                      OptionalTensor item_bytes, OptionalTensor item_meta,
+                                      OptionalTensor item_centre) {
+  const Arguments given(u);
+  const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
+  check_pair("u", users, "i", items);
+  if (k < 1 || k > items.rows) fail("k must be in [1, n_items = ", items.rows, "], got ", k);
+  const SizedCsr excluded =
+      given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
+  const bool look = given.on_cpu() && excluded.indptr != nullptr;
+  for (int64_t b = 0; look && b < users.rows; ++b) {
+    const int64_t gone = excluded.indptr[b + 1] - excluded.indptr[b];
+    if (items.rows - gone < k)
+      fail("k = ", k, " is more than the ", items.rows - gone, " items that row ", b,
+           " has left after ", gone, " exclusions; lower k to at most ", items.rows - gone);
+  }
+  const TopkProblem problem{users, items, excluded, parse_normalize(normalize), k};
+  const PackedTensors packed{item_bytes, item_meta, item_centre};
+  if (packed.given() && problem.normalize.item)
+    fail("normalize must be \"user\" or \"none\" with packed items, got \"", normalize,
+         "\"; normalise i before packing it");
+  Tensor scores = empty_like_compute(u, users, {users.rows, k});
+  Tensor ids = torch::stable::new_empty(u, {users.rows, k}, ScalarType::Long);
+  Device::with_compute_type(users, [&](auto zero) {
+    using T = decltype(zero);
+    Device::topk(u, problem, excluded.nnz, packed, data<T>(scores), data<int64_t>(ids));
+  });
+  return {scores, ids};
+}
+
+// Device::ranks<T>(like, problem, n_excluded, ranks) runs the kernels with compute type T.
+template <class Device>
+Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
+                        OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
+                        std::string normalize) {
+  const Arguments given(u);
+  const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
+  check_pair("u", users, "i", items);
+  const SizedCsr targets =
+      given.csr("targets", target_indptr, target_indices, users.rows, items.rows);
+  const SizedCsr excluded =
+      given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
+  const RanksProblem problem{users, items, targets, excluded, parse_normalize(normalize)};
+  Tensor out = torch::stable::new_empty(u, {target_indices.numel()}, ScalarType::Long);
+  Device::with_compute_type(users, [&](auto zero) {
+    Device::template ranks<decltype(zero)>(u, problem, excluded.nnz, out);
+  });
+  return out;
+}
+
+// Device::draw(seed, n_items, ids) fills them; `like` says on which device.
+template <class Device>
+Tensor draw_negatives(Tensor like, int64_t n_rows, int64_t n_negatives, int64_t n_items,
+                      int64_t seed) {
+  if (n_rows < 0) fail("n_rows must be >= 0, got ", n_rows);
+  if (n_negatives < 0) fail("n_negatives must be >= 0, got ", n_negatives);
+  if (n_items < 1 || n_items >= (int64_t{1} << 31))
+    fail("n_items must be in [1, 2^31), got ", n_items);
+  Tensor out = torch::stable::new_empty(like, {n_rows, n_negatives}, ScalarType::Long);
+  Device::draw(static_cast<uint64_t>(seed), static_cast<uint32_t>(n_items), out);
+  return out;
+}
+
+}  // namespace adaptau
