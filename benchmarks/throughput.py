@@ -35,12 +35,14 @@ import torch
 from gpu_info import ClockLog, describe
 from gpu_model import gpu_of, published_peak
 from throughput_case import KINDS, OURS, Case, is_ours
-from throughput_gpu import GpuMachine, why_no_gpu
+from throughput_gpu import GpuMachine
 from throughput_graphs import graphs, propagation_cases
 from throughput_losses import loss_case, sampled_case
 from throughput_measure import CpuMachine, Machine, measure
 from throughput_report import Row, markdown, one_line, provenance, save
 from throughput_retrieval import evaluation_cases, ranks_case, topk_cases, trained_cases
+
+from adaptau_ext.cuda import why_no_gpu
 
 OPERATIONS = ("loss", "sampled", "topk", "evaluation", "ranks", "propagation")
 

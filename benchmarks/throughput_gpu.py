@@ -11,15 +11,6 @@ from throughput_case import Case, Contenders
 HEAD_START = 0.5e-3  # seconds of idling on the GPU, in which the host gets ahead of it
 
 
-def why_no_gpu() -> str | None:
-    """None where there is a GPU that PyTorch can use."""
-    if torch.cuda.is_available():
-        return None
-    if torch.version.cuda is None:
-        return f"PyTorch {torch.__version__} was built without CUDA; install a CUDA build"
-    return f"PyTorch {torch.__version__} finds no NVIDIA GPU; see nvidia-smi for the driver's view"
-
-
 class GpuMachine:
     """Times are between two events on the stream, after the second-level cache was overwritten.
 

@@ -124,6 +124,8 @@ def loss_case(
         made: Contenders = {OURS: ours("float32")}
         if dtype == torch.float32:
             made["our bfloat16"] = ours("bfloat16")
+            if device.type != "cpu":
+                made["our tf32"] = ours("tf32")
         made["torch eager"] = peer(whole)
         made["torch.compile"] = compiled(lambda: step(lambda: fused(u, i, tau, target)))
         made["torch chunked"] = peer(chunked)

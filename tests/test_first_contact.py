@@ -14,7 +14,7 @@ from typing import Any
 import gpu_first_contact as script
 import pytest
 import torch
-from first_contact import environment, operator_tests, sanitizer, timings
+from first_contact import environment, large, operator_tests, sanitizer, timings
 from first_contact.calls import TINY, Call, every_call, same_bits
 from first_contact.context import Context
 from first_contact.isolate import run_here, run_isolated
@@ -32,9 +32,10 @@ from first_contact.outcome import (
 from first_contact.record import Record
 from first_contact.stability import repeat
 from first_contact.timing_plan import Planned, dry_plan, full_plan
-from gpu_model import A100, H100, MODEL_H100, gpu_of, loss_limits, published_peak, topk_limits
 from throughput_case import OURS
 from throughput_report import Row
+
+import adaptau_ext as ax
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -281,6 +282,25 @@ def test_our_own_hang_fails_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [r["milliseconds"] for r in outcome.data["rows"]] == [2, 2, 1, 1]
 
 
+def test_large_tables_know_right_from_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"B": 8, "D": 16, "BORDER": 3000, "M": 4000}.items():
+        monkeypatch.setattr(large, name, value)
+    u, i = (torch.randn(n, 16, generator=torch.Generator().manual_seed(n)) for n in (8, 4000))
+    u, i = u.bfloat16(), i.bfloat16()
+    assert "loss off by" in large.loss(u, i) and "loss off by" in large.sampled(u, i)
+    planted = large.plant(u, i)
+    assert "scores off by" in large.topk(u, i, planted)
+    assert large.ranks(u, i, planted) == ""
+    with pytest.raises(AssertionError, match="best of user 0"):
+        large.topk(u, i, planted.flip(0))
+    with pytest.raises(AssertionError, match="ranks of the best"):
+        large.ranks(u, i, planted.flip(0))
+    wrong = ax.fused_adaptive_softmax
+    monkeypatch.setattr(ax, "fused_adaptive_softmax", lambda *a, **k: 1.01 * wrong(*a, **k))
+    with pytest.raises(AssertionError, match="exactly"):
+        large.loss(u, i)
+
+
 def row(contender: str = OURS, **values: Any) -> Row:
     return Row("loss", "", "", 0, contender, "bfloat16", **{"milliseconds": 1.0, **values})
 
@@ -311,37 +331,6 @@ def test_plan_covers_what_it_should() -> None:
     assert {p.n_items for p in losses} == {10_240, 102_400, 1_024_000, 10_240_000}
     assert {p.d for p in losses} == {32, 64, 128, 256}
     assert {p.operation for p in plan} == {p.operation for p in dry_plan()}
-
-
-@pytest.mark.parametrize("d", [64, 128, 256])
-def test_model_gives_the_designs_table(d: int) -> None:
-    model = loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16, whole_peak=True)
-    assert model.predicted == pytest.approx(MODEL_H100[d], rel=0.005)
-    assert loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16).predicted < model.predicted
-
-
-def test_model_knows_what_the_kernels_do_beyond() -> None:
-    def model(d: int, dtype: torch.dtype) -> float:
-        return loss_limits(A100, 8192, 1_024_000, d, dtype).predicted
-
-    assert model(32, torch.bfloat16) == pytest.approx(
-        model(64, torch.bfloat16) / 2, rel=0.01
-    )  # padding
-    assert model(256, torch.float32) < 312 / 6  # three products of half the speed
-    many_users = topk_limits(A100, 10**6, 1_024_000, 64, torch.bfloat16)
-    assert many_users.memory < many_users.matrix and many_users.bound == "matrix units"
-    assert topk_limits(A100, 16, 1_024_000, 64, torch.bfloat16).bound == "memory"
-
-
-def test_published_peaks() -> None:
-    assert published_peak(H100, torch.bfloat16) == pytest.approx(989.4, rel=0.001)
-    assert published_peak(A100, torch.bfloat16) == pytest.approx(312, rel=0.001)
-    assert published_peak(A100, torch.float32) == pytest.approx(19.5, rel=0.001)
-
-    class Properties:
-        name, multi_processor_count = "NVIDIA H100 80GB HBM3", 132
-
-    assert gpu_of(Properties) is H100
 
 
 def test_without_a_gpu_it_says_so() -> None:

@@ -125,7 +125,9 @@ def test_only_processors_with_the_instruction_round() -> None:
 
 def test_unknown_precision_and_workspace_are_errors() -> None:
     u, i, _ = trained_like(4, 200, 16)
-    with pytest.raises(RuntimeError, match='precision must be "float32", "tf32" or "bfloat16", got "half"'):
+    with pytest.raises(
+        RuntimeError, match='precision must be "float32", "tf32" or "bfloat16", got "half"'
+    ):
         ax.fused_adaptive_softmax(u, i, 0.1, precision="half")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="workspace_mib must be >= 0, got -1"):
         ax.fused_adaptive_softmax(u, i, 0.1, workspace_mib=-1)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from throughput_gpu import why_no_gpu
+
+from adaptau_ext.cuda import why_no_gpu
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,6 +16,7 @@ from gpu_model import gpu_of
 from throughput_report import commit, cpu_name
 
 import adaptau_ext
+from adaptau_ext.cuda import OPERATORS, why_no_gpu
 from first_contact.context import Context
 from first_contact.outcome import (
     ELSEWHERE,
@@ -29,11 +30,6 @@ from first_contact.outcome import (
     check,
 )
 
-# Every operator that takes tensors on the device and has kernels there.
-OPERATORS = (
-    "fused_adaptive_softmax", "fused_adaptive_softmax_backward", "sampled_adaptive_softmax",
-    "sampled_adaptive_softmax_backward", "topk", "ranks", "propagate",
-)  # fmt: skip
 DISPATCH_KEYS = {"cuda": "CUDA", "virtual": "PrivateUse1", "cpu": "CPU"}
 
 # name -> (distribution to install, module to import)
@@ -137,12 +133,14 @@ def registration(context: Context) -> Outcome:
     """Every operator has a kernel of its own for the device, so that nothing falls back in silence."""
     dispatch_key = DISPATCH_KEYS[context.device.partition(":")[0]]
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    return Outcome(
-        [
-            check(name, has_kernel(f"adaptau::{name}", dispatch_key), f"key {dispatch_key}")
-            for name in OPERATORS
-        ]
-    )
+    checks = [
+        check(name, has_kernel(f"adaptau::{name}", dispatch_key), f"key {dispatch_key}")
+        for name in OPERATORS
+    ]
+    if context.hardware:  # where there are no kernels, ones that refuse are registered
+        why = why_no_gpu()
+        checks.append(check("the kernels were loaded", why is None, why or ""))
+    return Outcome(checks)
 
 
 def peers(context: Context) -> Outcome:

@@ -14,7 +14,8 @@ from first_contact.context import Context
 from first_contact.outcome import ELSEWHERE, MISSING, Outcome, attempt
 
 B, D = 64, 256
-M = 2**31 // D + 1000  # items; the last rows start beyond 2^31 elements
+BORDER = 2**31 // D  # the first item beyond 2^31 elements
+M = BORDER + 1000  # items
 TAU = 0.1
 # bfloat16 items and gradients, and the gradient in float32 before it is rounded
 NEEDED_GIB = M * D * (2 + 2 + 4) / 2**30 + 4
@@ -34,7 +35,7 @@ def loss(u: Tensor, i: Tensor) -> str:
     """Value, and gradients of the items at both ends and at the border."""
     target = torch.arange(M - B, M, device=u.device)
     target[::2] = torch.arange(0, B, 2, device=u.device)
-    rows = torch.cat([torch.arange(n - 100, n, device=u.device) for n in (100, 2**31 // D + 50, M)])
+    rows = torch.cat([torch.arange(n - 100, n, device=u.device) for n in (100, BORDER + 50, M)])
     u, i = u.clone().requires_grad_(), i.detach().requires_grad_()
     value = ax.fused_adaptive_softmax(u, i, TAU, target=target)
     assert isinstance(value, Tensor)
