@@ -175,7 +175,7 @@ def test_missing_peers_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_missing_sanitizer_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sanitizer, "find_sanitizer", lambda: None)
+    monkeypatch.setattr(sanitizer, "find_tool", lambda name: None)
     outcome = sanitizer.sanitize(Context("cuda", str(tmp_path)), "memcheck")
     assert outcome.status == MISSING and "compute-sanitizer is not installed" in outcome.summary
     left_out = Context("cuda", str(tmp_path), without=("compute-sanitizer",))

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import importlib.metadata
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from first_contact.outcome import (
     attempt,
     check,
 )
+from first_contact.tools import find_tool
 
 DISPATCH_KEYS = {"cuda": "CUDA", "virtual": "PrivateUse1", "cpu": "CPU"}
 
@@ -68,7 +68,7 @@ def key(device: str) -> dict[str, str]:
 
 def architectures(path: Path) -> str:
     """The code in the library, as cuobjdump lists it."""
-    tool = shutil.which("cuobjdump")
+    tool = find_tool("cuobjdump")
     if tool is None:
         return "cuobjdump is not installed"
     found = []

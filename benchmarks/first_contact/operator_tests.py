@@ -17,6 +17,7 @@ TESTS = (
     "tests/test_fused_softmax.py", "tests/test_sampled_softmax.py", "tests/test_retrieval.py",
     "tests/test_graph.py", "tests/test_precision.py", "tests/test_autograd.py",
 )  # fmt: skip
+RUNNER = Path(__file__).with_name("pytest_with_proof.py")
 # What PyTorch calls the device, where that is another name.
 DEVICE_TYPES: dict[str, str] = {}
 
@@ -57,15 +58,11 @@ def operator_tests(context: Context) -> Outcome:
     for path in (junit, called):
         path.unlink(missing_ok=True)
     command = [
-        sys.executable, "-m", "pytest", *(context.tests or TESTS), "-q", "--no-cov", "-p",
-        "no:cacheprovider", "-p", "first_contact.device_proof", f"--junitxml={junit}",
+        sys.executable, str(RUNNER), str(called), *(context.tests or TESTS), "-q", "--no-cov", "-p",
+        "no:cacheprovider", f"--junitxml={junit}",
     ]  # fmt: skip
     kind = context.device.partition(":")[0]
-    environment = os.environ | {
-        "ADAPTAU_TEST_DEVICE": kind,
-        "FIRST_CONTACT_CALLS": str(called),
-        "PYTHONPATH": str(ROOT / "benchmarks"),  # of the plugin
-    }
+    environment = os.environ | {"ADAPTAU_TEST_DEVICE": kind}
     answer = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )

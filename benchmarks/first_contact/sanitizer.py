@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from first_contact.context import Context
 from first_contact.outcome import ELSEWHERE, LEFT_OUT, MISSING, Check, Outcome, check
+from first_contact.tools import find_tool
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 TARGET = Path(__file__).with_name("sanitizer_target.py")
@@ -21,19 +21,6 @@ NO_ERRORS = re.compile(
     r"ERROR SUMMARY: 0 errors|RACECHECK SUMMARY: 0 hazards displayed \(0 errors, 0 warnings\)"
 )
 SECONDS = 1800
-
-
-def find_sanitizer() -> str | None:
-    """On the path, in a toolkit, or among NVIDIA's Python packages."""
-    toolkits = [os.environ.get("CUDA_HOME", "/usr/local/cuda"), "/usr/local/cuda"]
-    on_path = shutil.which(NAME) or shutil.which(
-        NAME, path=os.pathsep.join(f"{t}/{sub}" for t in toolkits for sub in ("bin", NAME))
-    )
-    if on_path is not None:
-        return on_path
-    packages = (Path(folder) / "nvidia" for folder in sys.path if folder)
-    found = (path for folder in packages for path in folder.rglob(NAME) if path.is_file())
-    return str(next(found, "")) or None
 
 
 def run_tool(program: str, tool: str, context: Context, inject: bool) -> tuple[int, str]:
@@ -86,7 +73,7 @@ def sanitize(context: Context, tool: str) -> Outcome:
         return Outcome.only(LEFT_OUT, "--without")
     if not context.hardware:
         return Outcome.only(ELSEWHERE + context.place, "")
-    program = find_sanitizer()
+    program = find_tool(NAME)
     if program is None:
         return Outcome.only(
             MISSING, f"{NAME} is not installed; it comes with the CUDA toolkit, or --without {NAME}"
