@@ -41,7 +41,7 @@ if X86:
     INSTRUCTION_SETS["avx512bf16"] = (64, [*avx512, "-mavx512vnni", "-mavx512bf16"])
 
 # Binaries of one major version run on every later minor one; PTX of the last on whatever follows.
-CUDA_ARCHITECTURES = "8.0;9.0;10.0+PTX"
+CUDA_ARCHITECTURES = ("8.0", "9.0", "10.0")  # those that nvcc knows
 CUDA_FAMILIES = {
     "Ampere": "8.0;8.6+PTX",
     "Ada": "8.9+PTX",
@@ -55,6 +55,7 @@ NVCC_FLAGS = [
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall",
     "-Xptxas=-warn-spills",
+    "-Xfatbin=-compress-all",
 ]
 
 
@@ -94,8 +95,13 @@ def cuda_wanted() -> bool:
     return found
 
 
-def gencode(architectures: str) -> list[str]:
-    """nvcc's flags for a list as PyTorch spells it."""
+def gencode(nvcc: Path) -> list[str]:
+    """nvcc's flags for TORCH_CUDA_ARCH_LIST, or for the default."""
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST", "")
+    if not architectures:
+        known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+        chosen = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}\n" in known.stdout]
+        architectures = ";".join(chosen) + "+PTX"
     for family, numbers in CUDA_FAMILIES.items():
         architectures = re.sub(rf"\b{family}\b", numbers, architectures)
     flags = []
@@ -104,7 +110,7 @@ def gencode(architectures: str) -> list[str]:
         if not match or int(match[1]) < 8:
             raise SystemExit(
                 f"TORCH_CUDA_ARCH_LIST must hold compute capabilities from 8.0 up, like "
-                f'"{CUDA_ARCHITECTURES}", got {one!r}'
+                f'"8.0;9.0;10.0+PTX", got {one!r}'
             )
         number = f"{match[1]}{match[2]}{match[3]}"
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
@@ -150,7 +156,7 @@ class BuildOperators(build_ext):
         home = toolkit_of(nvcc)
         ext.include_dirs.append(str(home / "include"))
         ext.library_dirs += [str(p) for p in (home / "lib64", home / "lib") if p.is_dir()]
-        flags = NVCC_FLAGS + gencode(os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES)
+        flags = NVCC_FLAGS + gencode(nvcc)
         folder = Path(self.build_temp).resolve() / "cuda"
         folder.mkdir(parents=True, exist_ok=True)
         lines = [
@@ -169,34 +175,45 @@ class BuildOperators(build_ext):
         ext.extra_objects += [str(folder / name) for name in objects]
 
 
-def extension(
-    name: str, folders: tuple[str, ...], libraries: list[str], **options: list[str]
-) -> Extension:
-    headers = (".h", ".inl", ".cuh")
+def files(*suffixes: str, without: str = "") -> list[str]:
+    found = (p for p in CSRC.rglob("*") if p.suffix in suffixes and without not in p.parts)
+    return sorted(map(str, found))
+
+
+def extension(name: str, sources: list[str], depends: list[str], libraries: list[str]) -> Extension:
     return Extension(
         f"adaptau_ext.{name}",
-        sources=sorted(str(path) for folder in folders for path in (CSRC / folder).glob("*.cpp"))
-        + options.get("more_sources", []),
-        depends=sorted(str(p) for p in CSRC.rglob("*") if p.suffix in headers),
+        sources=sources,
+        depends=depends,
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
         + ([("ADAPTAU_X86", None)] if X86 else []),
         libraries=libraries,
         extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"],
-        extra_link_args=(["-Wl,--as-needed"] if LINUX else []) + options.get("link", []),
+        # PyTorch's CUDA runtime is another library with the same names: what is linked in stays inside
+        extra_link_args=["-Wl,--as-needed", "-Wl,--exclude-libs,ALL"] if LINUX else [],
         py_limited_api=True,
     )
 
 
-extensions = [extension("_C", ("cpu", "torch", "torch/cpu"), ["torch", "torch_cpu"])]
+sources = {
+    name: sorted(map(str, (CSRC / name).glob("*.cpp")))
+    for name in ("cpu", "torch", "torch/cpu", "torch/cuda")
+}
+extensions = [
+    extension(
+        "_C",
+        sources["cpu"] + sources["torch"] + sources["torch/cpu"],
+        files(".h", ".inl", without="cuda"),
+        ["torch", "torch_cpu"],
+    )
+]
 if cuda_wanted():
     extensions.append(
         extension(
             "_cuda",
-            ("torch/cuda",),
+            [*sources["torch/cuda"], str(CSRC / "torch" / "tensors.cpp")],
+            [*files(".h", ".cuh", ".cu"), "setup.py"],
             ["torch_cpu", "cudart_static", "rt", "pthread", "dl"],
-            more_sources=[str(CSRC / "torch" / "tensors.cpp")],
-            # PyTorch's CUDA runtime is another library with the same names: ours must stay inside
-            link=["-Wl,--exclude-libs,ALL"],
         )
     )
 
