@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 import torch
-from throughput_cases import OURS, Case, Contenders, embeddings, read
+from throughput_case import CPU, OURS, Case, Contenders, embeddings, read
 from torch import Tensor
 
 import adaptau_ext as ax
@@ -27,6 +27,11 @@ def skewed_graph(n_users: int, n_items: int, n_pairs: int) -> scipy.sparse.csr_a
     return graph
 
 
+def graph_on(r: scipy.sparse.csr_array, device: torch.device) -> ax.BipartiteGraph:
+    graph = ax.BipartiteGraph(r)
+    return graph if device.type == "cpu" else graph.to(device)
+
+
 def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_array]]:
     yield "made up", skewed_graph(31_668, 38_048, 1_237_259)
     for name in () if quick else ("yelp2018", "lastfm"):
@@ -36,8 +41,12 @@ def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_ar
 
 
 def propagation_cases(
-    named: Iterator[tuple[str, scipy.sparse.csr_array]], d: int = 64, n_rows: int = 2048
+    named: Iterator[tuple[str, scipy.sparse.csr_array]],
+    device: torch.device = CPU,
+    d: int = 64,
+    n_rows: int = 2048,
 ) -> Iterator[Case]:
+    library = "MKL" if device.type == "cpu" else "cuSPARSE"
     for data, r in named:
         n_users, n_items = r.shape
         n = n_users + n_items
@@ -47,17 +56,17 @@ def propagation_cases(
         inverse_root = scipy.sparse.diags_array(np.where(degree > 0, degree, 1) ** -0.5)
         both = (inverse_root @ both @ inverse_root).astype(np.float32).tocoo()
         coo = torch.sparse_coo_tensor(np.stack(both.coords), both.data, (n, n))
-        matrices = {"COO": coo.coalesce(), "COO uncoalesced": coo}
+        matrices = {"COO": coo.coalesce().to(device), "COO uncoalesced": coo.to(device)}
         for bits, dtype in ((64, torch.int64), (32, torch.int32)):
             csr = coo.coalesce().to_sparse_csr()
-            matrices[f"CSR int{bits} (MKL)"] = torch.sparse_csr_tensor(
+            matrices[f"CSR int{bits} ({library})"] = torch.sparse_csr_tensor(
                 csr.crow_indices().to(dtype), csr.col_indices().to(dtype), csr.values(), (n, n)
-            )
-        graph = ax.BipartiteGraph(r)
-        x = embeddings(n, d, "random", 0).requires_grad_()
+            ).to(device)
+        graph = graph_on(r, device)
+        x = embeddings(n, d, "random", 0, device).requires_grad_()
         picked = torch.randperm(r.nnz, generator=torch.Generator().manual_seed(1))[:n_rows].numpy()
-        users, items = (torch.from_numpy(side[picked]).long() for side in r.tocoo().coords)
-        grads = embeddings(len(users), d, "random", 2), embeddings(len(users), d, "random", 3)
+        users, items = (torch.from_numpy(side[picked]).long().to(device) for side in r.tocoo().coords)
+        grads = tuple(embeddings(len(users), d, "random", seed, device) for seed in (2, 3))
 
         def hop(threads: int, graph=graph, x=x, matrices=matrices) -> Contenders:
             x = x.detach()
@@ -95,10 +104,10 @@ def propagation_cases(
                         z = torch.addmm(grad, a, z)
                 return out, z
 
-            mkl = {k: a for k, a in matrices.items() if "MKL" in k}
+            by_csr = {k: a for k, a in matrices.items() if library in k}
             return {
                 OURS: ours,
-                **{f"torch {k}": lambda a=a: symmetric(a) for k, a in mkl.items()},
+                **{f"torch {k}": lambda a=a: symmetric(a) for k, a in by_csr.items()},
                 "torch COO, autograd": lambda: naive(matrices["COO"]),
             }
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
-from throughput_cases import OURS
+from throughput_case import is_ours
+
+NAN = float("nan")
 
 
 @dataclass
@@ -17,67 +23,158 @@ class Row:
     operation: str
     shape: str
     data: str
-    threads: int
+    threads: int  # of the CPU; 0 for a GPU
     contender: str
-    milliseconds: float = float("nan")
-    spread: tuple[float, float] = (float("nan"), float("nan"))
-    gflops: float = float("nan")
-    peak_gflops: float = float("nan")
-    of_peak: float = float("nan")
-    extra_mib: float = float("nan")
-    over_best_peer: float = float("nan")
+    dtype: str = "float32"
+    milliseconds: float = NAN
+    spread: tuple[float, float] = (NAN, NAN)
+    host_milliseconds: float = NAN  # until the call returned
+    gflops: float = NAN
+    peak_gflops: float = NAN
+    of_peak: float = NAN
+    extra_mib: float = NAN
+    error: float = NAN
+    over_best_peer: float = NAN
     failure: str = ""
+    clocks: str = ""
     samples: list[float] = field(default_factory=list, repr=False)
+    host_samples: list[float] = field(default_factory=list, repr=False)
+
+    def saved(self) -> dict[str, Any]:
+        """For JSON, which knows no NaN: what was not measured is null."""
+        kept = {k: v for k, v in asdict(self).items() if not k.endswith("samples")}
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in kept.items()} | {
+            "spread": None if math.isnan(self.spread[0]) else list(self.spread)
+        }
+
+    @classmethod
+    def restored(cls, saved: dict[str, Any]) -> Row:
+        known = {k: NAN if v is None else v for k, v in saved.items()}
+        return cls(**known | {"spread": tuple(saved["spread"] or (NAN, NAN))})
 
 
-def is_ours(row: Row) -> bool:
-    return row.contender == OURS or row.contender.startswith("our ")
-
-
-def provenance(arguments: list[str]) -> dict[str, object]:
-    name = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
+def commit() -> str:
+    """The checkout's, with a mark where files differ from it."""
     git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False,
-        cwd=Path(__file__).parent,
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], capture_output=True, text=True,
+        check=False, cwd=Path(__file__).parent,
     )  # fmt: skip
+    return git.stdout.strip() or "unknown"
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor()
+
+
+def provenance(arguments: list[str]) -> dict[str, Any]:
     return {
         "command": " ".join(["python", "benchmarks/throughput.py", *arguments]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "commit": git.stdout.strip(),
-        "cpu": name,
+        "commit": commit(),
+        "cpu": cpu_name(),
         "level": torch.ops.adaptau.cpu_level(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def markdown(rows: list[Row], about: dict[str, object]) -> str:
-    lines = [
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, "
-        f"level {about['level']}, PyTorch {about['torch']}. Medians; the middle half in brackets.",
-        "",
-        "| operation | shape | data | threads | contender | ms | GF/s | of peak | MiB | over best peer |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def number(x: float, form: str) -> str:
+    return "" if math.isnan(x) else format(x, form)
+
+
+def bold(x: float) -> str:
+    return "" if math.isnan(x) else f"**{x:.2f}**"
+
+
+def time_cell(r: Row) -> str:
+    low, high = r.spread
+    digits = ".1f" if r.milliseconds >= 10 else ".2f" if r.milliseconds >= 1 else ".3f"
+    return f"{r.milliseconds:{digits}} ({low:{digits}} - {high:{digits}})"
+
+
+COMMON: dict[str, Callable[[Row], str]] = {
+    "operation": lambda r: r.operation,
+    "shape": lambda r: r.shape,
+    "data": lambda r: r.data,
+}
+CPU_COLUMNS: dict[str, Callable[[Row], str]] = {
+    **COMMON,
+    "threads": lambda r: str(r.threads),
+    "contender": lambda r: r.contender,
+    "ms": time_cell,
+    "GF/s": lambda r: number(r.gflops, ".1f"),
+    "of peak": lambda r: number(r.of_peak, ".2f"),
+    "MiB": lambda r: number(r.extra_mib, ".0f"),
+    "over best peer": lambda r: bold(r.over_best_peer),
+}
+GPU_COLUMNS: dict[str, Callable[[Row], str]] = {
+    **COMMON,
+    "dtype": lambda r: r.dtype,
+    "contender": lambda r: r.contender,
+    "ms": time_cell,
+    "ms until it returned": lambda r: number(r.host_milliseconds, ".2f"),
+    "TFLOP/s": lambda r: number(r.gflops * 1e-3, ".1f"),
+    "of matmul's": lambda r: number(r.of_peak, ".2f"),
+    "MiB": lambda r: number(r.extra_mib, ".0f"),
+    "error": lambda r: number(r.error, ".1e"),
+    "over best peer": lambda r: bold(r.over_best_peer),
+}
+
+
+def table(rows: list[Row]) -> list[list[str]]:
+    """Header and cells; a failure stands where the time would."""
+    columns = CPU_COLUMNS if any(r.threads for r in rows) else GPU_COLUMNS
+    cells = [list(columns)]
     for r in rows:
-        cells = [r.operation, r.shape, r.data, str(r.threads), r.contender]
+        line = [make(r) for make in columns.values()]
         if r.failure:
-            cells += [r.failure, "", "", "", ""]
-        else:
-            over = f"**{r.over_best_peer:.2f}**" if r.over_best_peer == r.over_best_peer else ""
-            cells += [
-                f"{r.milliseconds:.1f} ({r.spread[0]:.1f} - {r.spread[1]:.1f})",
-                f"{r.gflops:.1f}",
-                f"{r.of_peak:.2f}",
-                f"{r.extra_mib:.0f}",
-                over,
-            ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            at = list(columns).index("ms")
+            line[at:] = [r.failure, *[""] * (len(columns) - at - 1)]
+        cells.append(line)
+    return cells
+
+
+def markdown_table(cells: list[list[str]]) -> str:
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return "".join("| " + " | ".join(x.replace("|", "\\|") for x in line) + " |\n" for line in lines)
+
+
+def markdown(rows: list[Row], about: dict[str, Any]) -> str:
+    machine = f"{about['cpu']}, level {about['level']}"
+    if "gpu" in about:
+        machine = f"{about['gpu']}, driver {about['driver']}, {about['peaks']}"
+    head = (
+        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {machine}, "
+        f"PyTorch {about['torch']}. Medians; the middle half in brackets.\n\n"
+    )
+    clocks = {f"{r.operation}, {r.shape}, {r.dtype}: {r.clocks}": None for r in rows if r.clocks}
+    tail = "\nWhile measuring:\n\n" + "".join(f"* {line}\n" for line in clocks) if clocks else ""
+    return head + markdown_table(table(rows)) + tail
+
+
+def one_line(r: Row) -> str:
+    """For the terminal."""
+    where = f"{r.threads} th" if r.threads else r.dtype
+    head = f"{r.operation:13s} {r.shape:45s} {r.data:16s} {where:8s} {r.contender:30s} "
+    if r.failure:
+        return head + r.failure
+    over = f"  {r.over_best_peer:.2f} x best peer" if is_ours(r.contender) else ""
+    error = "" if math.isnan(r.error) else f"  error {r.error:.1e}"
+    return head + (
+        f"{r.milliseconds:9.2f} ms {r.gflops:9.1f} GF/s {r.of_peak:5.2f} of peak "
+        f"{r.extra_mib:7.0f} MiB{error}{over}"
+    )
+
+
+def save(rows: list[Row], about: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"about": about, "rows": [r.saved() for r in rows]}, indent=1)
+    (folder / "throughput.json").write_text(text + "\n")
+    (folder / "throughput.md").write_text(markdown(rows, about))
+    plot(rows, folder / "throughput.png")
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -92,19 +189,21 @@ def plot(rows: list[Row], path: Path) -> None:
     fewest = min(row.threads for row in rows)
     cases: dict[str, list[Row]] = {}
     for row in rows:
-        if row.samples and row.threads == fewest:
-            cases.setdefault(f"{row.operation}, {row.shape}, {row.data}", []).append(row)
+        if not math.isnan(row.milliseconds) and row.threads == fewest:
+            dtype = "" if row.threads else f", {row.dtype}"
+            cases.setdefault(f"{row.operation}, {row.shape}, {row.data}{dtype}", []).append(row)
     figure, axis = plt.subplots(figsize=(10, 1 + 0.27 * len(cases)), layout="constrained")
     for y, group in enumerate(reversed(cases.values())):
-        for row in sorted(group, key=is_ours):
-            colour = "tab:orange" if is_ours(row) else "tab:gray"
-            axis.plot(row.of_peak, y, "o", color=colour, markersize=7 if is_ours(row) else 4)
+        for row in sorted(group, key=lambda r: is_ours(r.contender)):
+            ours = is_ours(row.contender)
+            colour = "tab:orange" if ours else "tab:gray"
+            axis.plot(row.of_peak, y, "o", color=colour, markersize=7 if ours else 4)
     axis.axvline(1, color="black", linestyle=":", linewidth=1)
     axis.set_yticks(range(len(cases)), list(reversed(cases)), fontsize=7)
     axis.set_xscale("log")
     axis.grid(axis="x", which="both", linewidth=0.3)
+    peak = f"multiply-add peak, {fewest} thread(s)" if fewest else "cuBLAS peak of the dtype"
     axis.set_xlabel(
-        f"nominal operations a second over the multiply-add peak, {fewest} thread(s); "
-        "orange: adaptau_ext, grey: every other way"
+        f"nominal operations a second over the {peak}; orange: adaptau_ext, grey: every other way"
     )
     figure.savefig(path, dpi=110)

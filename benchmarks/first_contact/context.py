@@ -1,0 +1,66 @@
+"""What every step is told: where it runs, how large, what may be left out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from adaptau_ext.cuda import why_no_gpu
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Context:
+    device: str
+    output: str
+    without: tuple[str, ...] = ()
+    minutes: float = 90.0  # for the timings
+    tests: tuple[str, ...] = ()  # other tests than the operators', for dry runs
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output)
+
+    @property
+    def hardware(self) -> bool:
+        """False in a dry run, which is tiny and proves the script, not the kernels."""
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def place(self) -> str:
+        """For the steps that only hardware has."""
+        kind = torch.device(self.device).type if self.device != "virtual" else "virtual"
+        return {"virtual": "the virtual GPU", "cpu": "a CPU"}.get(kind, kind)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Context:
+        saved = json.loads(text)
+        return cls(**saved | {key: tuple(saved[key]) for key in ("without", "tests")})
+
+
+def load(device: str) -> torch.device:
+    """The device, made ready; RuntimeError with the way out where it cannot be had."""
+    if device.startswith("cuda"):
+        why = why_no_gpu()
+        if why is not None:
+            raise RuntimeError(f"--device {device}: {why}")
+        if torch.device(device).index is not None:
+            torch.cuda.set_device(torch.device(device))
+    elif device == "virtual":
+        sys.path.append(str(ROOT))
+        try:
+            from tests.virtual_gpu import torch_device
+        except ImportError as gone:
+            raise RuntimeError(f"--device virtual: the virtual GPU is not there ({gone})") from gone
+        torch_device.load()
+    elif device != "cpu":
+        raise RuntimeError(f"--device must be cuda, cuda:N, virtual or cpu, got {device}")
+    return torch.device(device)
