@@ -6,6 +6,7 @@
 
 #include "operators.h"
 #include "tile_rows.h"
+#include "workspace.h"
 
 namespace adaptau::cuda {
 
@@ -27,23 +28,6 @@ inline TileType tile_type(DType dtype, Precision precision) {
                                               : TileType::f32;
   }
 }
-
-// Carves a workspace, or measures one when there is no memory yet.
-class Workspace {
- public:
-  explicit Workspace(void* memory = nullptr) : memory_(static_cast<char*>(memory)) {}
-  template <class T>
-  T* take(int64_t count) {
-    T* place = memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + used_);
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
-    return place;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* memory_;
-  int64_t used_ = 0;
-};
 
 // One side of an operator. tile_scale[p] times prepared row p is the row meant; unit_scale[r] times
 // row r of the matrix is, too, but 0 for a zero row that should be normalised.

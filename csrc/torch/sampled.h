@@ -70,12 +70,13 @@ Tensor grad_user_table(const SampledArguments& a, const SampledProblem<T>& probl
   const Matrix& table = problem.user_table;
   const Tensor grad =
       torch::stable::new_zeros(a.user_table, {table.rows, table.cols}, compute_type(table));
-  if (problem.n_rows > 0) Device::scatter_users(problem, r.grad_users, grad);
+  if (problem.n_rows > 0) Device::template scatter_users<T>(a, r.grad_users, grad);
   return grad;
 }
 
 // Device::sampled_softmax(like, problem, out) runs the kernels, like being a tensor to allocate
-// scratch from; Device::scatter_users(problem, rows, table) adds rows [B, d] to those of the table.
+// scratch from; Device::scatter_users<T>(arguments, rows, table) adds rows [B, d] to the zeros of
+// the table.
 template <class Device>
 LossResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, OptionalTensor users,
                                     Tensor positives, Tensor tau, OptionalTensor positive_tau,

@@ -42,13 +42,13 @@ struct Cpu : Float32AndFloat64 {
 
   // In the order of the batch.
   template <class T>
-  static void scatter_users(const SampledProblem<T>& problem, const Tensor& rows,
-                            const Tensor& table) {
-    const int64_t d = problem.user_table.cols;
+  static void scatter_users(const SampledArguments& a, const Tensor& rows, const Tensor& table) {
+    const int64_t n = rows.size(0), d = rows.size(1);
+    const int64_t* users = static_cast<const int64_t*>(a.users->const_data_ptr());
     const T* from = data<T>(rows);
     T* to = data<T>(table);
-    for (int64_t b = 0; b < problem.n_rows; ++b)
-      for (int64_t k = 0; k < d; ++k) to[problem.users[b] * d + k] += from[b * d + k];
+    for (int64_t b = 0; b < n; ++b)
+      for (int64_t k = 0; k < d; ++k) to[users[b] * d + k] += from[b * d + k];
   }
 };
 

@@ -6,6 +6,7 @@ void register_cuda_operators(Library& m) {
   register_loss(m);
   register_retrieval(m);
   register_rows(m);
+  register_sampled(m);
 }
 
 }  // namespace adaptau

@@ -13,5 +13,6 @@ void register_cuda_operators(Library& m);
 void register_loss(Library& m);       // loss.cpp
 void register_retrieval(Library& m);  // retrieval.cpp
 void register_rows(Library& m);       // rows.cpp
+void register_sampled(Library& m);    // sampled.cpp
 
 }  // namespace adaptau
