@@ -10,7 +10,7 @@
 namespace adaptau::cuda {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kMaxSlices = 16;
+constexpr int kMaxSlices = 8;
 
 // Sum over groups of `Lanes` neighbouring lanes; each lane gets its group's.
 template <int Lanes>
@@ -122,14 +122,15 @@ struct RowShape {
 
   // The same columns in float32.
   struct Floats {
-    float x[Chunks * kElements];
+    static constexpr int kSize = Chunks * kElements;
+    float x[kSize];
     __device__ __forceinline__ void clear() {
 #pragma unroll
-      for (float& v : x) v = 0;
+      for (int k = 0; k < kSize; ++k) x[k] = 0;
     }
     __device__ __forceinline__ void multiply(float factor) {
 #pragma unroll
-      for (float& v : x) v *= factor;
+      for (int k = 0; k < kSize; ++k) x[k] *= factor;
     }
     __device__ __forceinline__ void add(float weight, const Row& row) {
 #pragma unroll
@@ -140,7 +141,7 @@ struct RowShape {
     }
     __device__ __forceinline__ void add(float weight, const Floats& other) {
 #pragma unroll
-      for (int k = 0; k < Chunks * kElements; ++k) x[k] = fmaf(weight, other.x[k], x[k]);
+      for (int k = 0; k < kSize; ++k) x[k] = fmaf(weight, other.x[k], x[k]);
     }
     __device__ __forceinline__ float dot(const Row& row) const {
       float sum = 0;
@@ -153,15 +154,16 @@ struct RowShape {
     __device__ __forceinline__ float dot(const Floats& other) const {
       float sum = 0;
 #pragma unroll
-      for (int k = 0; k < Chunks * kElements; ++k) sum = fmaf(x[k], other.x[k], sum);
+      for (int k = 0; k < kSize; ++k) sum = fmaf(x[k], other.x[k], sum);
       return sum;
     }
     // Over the groups of a warp, which then hold the same.
     __device__ __forceinline__ void sum_groups() {
 #pragma unroll
-      for (float& v : x)
+      for (int k = 0; k < kSize; ++k)
 #pragma unroll
-        for (int mask = Lanes; mask < 32; mask *= 2) v += __shfl_xor_sync(kAllLanes, v, mask);
+        for (int mask = Lanes; mask < 32; mask *= 2)
+          x[k] += __shfl_xor_sync(kAllLanes, x[k], mask);
     }
     // To a contiguous float32 row of d columns; by one group of a warp.
     __device__ __forceinline__ void store(float* row, int d) const {

@@ -18,7 +18,7 @@
 
 namespace adaptau::cuda {
 
-constexpr int64_t kMaxSampledDimension = 8192;
+constexpr int64_t kMaxSampledDimension = 4096;
 
 // What the last pass knows of a batch row; e = exp2(logit - shift).
 struct alignas(16) SampledRow {

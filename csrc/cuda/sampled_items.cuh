@@ -91,7 +91,7 @@ __device__ __forceinline__ void add_entries(const ItemPass& pass, int64_t first,
 // A warp (a block where the columns are sliced) a cut: the entries from there to the next one that
 // belong to an item which began before.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::max_threads(kItemWarps))
+__global__ void __launch_bounds__(Shape::max_threads(kItemWarps), 1)
     sampled_pieces_kernel(ItemPass pass, int64_t n_pieces) {
   const int64_t piece = Shape::template owner<kItemWarps>() + 1;
   if (piece >= n_pieces) return;
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kItemWarps))
 
 // A warp (or block) an item.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::max_threads(kItemWarps))
+__global__ void __launch_bounds__(Shape::max_threads(kItemWarps), 1)
     sampled_items_kernel(ItemPass pass) {
   const SampledProblem<float>& p = pass.call.problem;
   const SoftmaxOutput<float>& out = pass.call.out;
@@ -132,21 +132,19 @@ __global__ void __launch_bounds__(Shape::max_threads(kItemWarps))
   }
   if (out.grad_log_q != nullptr && Shape::writes()) out.grad_log_q[item] = sums.log_q;
   if (out.grad_items == nullptr) return;
-  if (first < last && (p.terms.normalize.item || p.item_l2 != 0)) {
-    typename Shape::Row raw;
+  typename Shape::Row raw;
+  if (first < last && p.terms.normalize.item) {
     raw.load(pass.call.items, item);
-    typename Shape::Floats l2;
-    l2.clear();
-    l2.add(static_cast<float>(p.item_l2) * sums.uses, raw);
-    if (p.terms.normalize.item) {
-      const UnitScale unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
-      typename Shape::Floats unit_row;
-      unit_row.clear();
-      unit_row.add(unit.inverse, raw);
-      gradient.add(-Shape::sum(unit_row.dot(gradient)), unit_row);
-      gradient.multiply(unit.inverse_norm());
-    }
-    if (p.item_l2 != 0) gradient.add(1, l2);
+    const UnitScale unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
+    typename Shape::Floats unit_row;
+    unit_row.clear();
+    unit_row.add(unit.inverse, raw);
+    gradient.add(-Shape::sum(unit_row.dot(gradient)), unit_row);
+    gradient.multiply(unit.inverse_norm());
+  }
+  if (first < last && p.item_l2 != 0) {
+    raw.load(pass.call.items, item);
+    gradient.add(static_cast<float>(p.item_l2) * sums.uses, raw);
   }
   gradient.store(out.grad_items + item * d, d);
 }

@@ -196,7 +196,7 @@ __device__ __forceinline__ typename Shape::Floats load_user(const SampledCall& c
 
 // A block a row: call.sums, and in grad_users the sum of e i^ over its negatives.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::max_threads(kSplits))
+__global__ void __launch_bounds__(Shape::max_threads(kSplits), 1)
     sampled_sums_kernel(SampledCall call) {
   const int64_t b = blockIdx.x;
   const float tau = call.problem.terms.tau[b];
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kSplits))
 
 // A warp a row (a block where the columns are sliced): its loss, and its gradients from the sums.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::max_threads(kSplits))
+__global__ void __launch_bounds__(Shape::max_threads(kSplits), 1)
     sampled_losses_kernel(SampledCall call) {
   const SampledProblem<float>& p = call.problem;
   const int64_t b = Shape::template owner<kSplits>();
