@@ -103,7 +103,8 @@ struct RanksProblem {
 struct Adjacency {
   int64_t rows;
   const int64_t* indptr;   // [rows + 1]
-  const int32_t* indices;  // [indptr[rows]]
+  const int32_t* indices;  // [nnz]
+  int64_t nnz = 0;         // indptr[rows], for kernels that check what they read
 };
 
 // Nodes of one side, in any order, some maybe more than once.

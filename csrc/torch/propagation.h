@@ -22,7 +22,7 @@ inline Adjacency adjacency(const Arguments& given, const std::string& name, cons
   const int64_t nnz = indices.numel(), rows = std::max<int64_t>(indptr.numel() - 1, 0);
   const int64_t* p = given.ids(indptr_name.c_str(), indptr, rows + 1, 0, nnz + 1);
   const int32_t* j = static_cast<const int32_t*>(indices.const_data_ptr());
-  if (!given.on_cpu()) return {rows, p, j};
+  if (!given.on_cpu()) return {rows, p, j, nnz};
   if (p[0] != 0 || p[rows] != nnz || !std::is_sorted(p, p + rows + 1))
     fail(indptr_name, " must ascend from 0 to len(", indices_name, ") = ", nnz,
          "; use the tensors of a BipartiteGraph");
@@ -31,7 +31,7 @@ inline Adjacency adjacency(const Arguments& given, const std::string& name, cons
   if (nnz > 0 && largest >= n_neighbours)
     fail(indices_name, " must lie in [0, ", n_neighbours, "), got ", static_cast<int32_t>(largest),
          "; use the tensors of a BipartiteGraph");
-  return {rows, p, j};
+  return {rows, p, j, nnz};
 }
 
 inline Selection selection(const Arguments& given, const char* name, const OptionalTensor& nodes,
@@ -49,7 +49,12 @@ inline void check_rows(const char* name, const Matrix& x, const Selection& given
          " rows");
 }
 
-// Device::propagate(like, problem, out) runs the kernels; like: a tensor to allocate scratch from.
+struct PropagationTensors {
+  const Tensor& x_users;
+  const OptionalTensor &given_users, &given_items;
+};
+
+// Device::propagate(tensors, problem, out) runs the kernels.
 template <class Device>
 std::tuple<Tensor, Tensor> propagate_embeddings(Tensor x_users, Tensor x_items, Tensor user_indptr,
                                                 Tensor user_indices, Tensor item_indptr,
@@ -79,7 +84,7 @@ std::tuple<Tensor, Tensor> propagate_embeddings(Tensor x_users, Tensor x_items, 
   Device::with_compute_type(p.x[0], [&](auto zero) {
     using T = decltype(zero);
     T* const out[2] = {data<T>(out_users), data<T>(out_items)};
-    Device::propagate(x_users, p, out);
+    Device::propagate(PropagationTensors{x_users, given_users, given_items}, p, out);
   });
   return {out_users, out_items};
 }

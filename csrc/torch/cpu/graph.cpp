@@ -43,7 +43,8 @@ Graph bipartite_graph(Tensor indptr, Tensor indices, int64_t n_items) {
 
 struct Cpu : Float32AndFloat64 {
   template <class T>
-  static void propagate(const Tensor&, const PropagationProblem& problem, T* const (&out)[2]) {
+  static void propagate(const PropagationTensors&, const PropagationProblem& problem,
+                        T* const (&out)[2]) {
     adaptau::propagate<T>(problem, out, torch_threads());
   }
 };

@@ -10,6 +10,7 @@ using Library = torch::stable::detail::StableLibrary;
 
 void register_cuda_operators(Library& m);
 
+void register_graph(Library& m);      // graph.cpp
 void register_loss(Library& m);       // loss.cpp
 void register_retrieval(Library& m);  // retrieval.cpp
 void register_rows(Library& m);       // rows.cpp
