@@ -43,7 +43,7 @@ bool pass_barrier(Block& b) {
     for (const Fragment& f : w.fragments) {
       if (f.state != Fragment::at_block_barrier) return false;
       if (first == nullptr) first = &f, first_warp = &w;
-      same_place &= f.pc == first->pc && w.fragments.size() == 1;
+      same_place &= f.pc == first->pc;
     }
   if (first == nullptr) return false;
   const Instruction& at = b.kernel->code[first->pc];

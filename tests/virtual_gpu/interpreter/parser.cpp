@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <memory>
+#include <regex>
 #include <stdexcept>
 
 #include "assembler.h"
@@ -21,6 +22,13 @@ struct Statement {
 bool starts_with_any(const std::string& text, std::initializer_list<const char*> words) {
   return std::any_of(words.begin(), words.end(),
                      [&](const char* w) { return text.starts_with(w); });
+}
+
+// nvcc names an unnamed namespace by hashes of the file it is in: another copy of the file,
+// compiled elsewhere, has the same kernels.
+std::string without_file(std::string_view name) {
+  static const std::regex hashed("_[0-9a-f]{8}_([0-9]+_\\w+?_cu)_[0-9a-f]{8}");
+  return std::regex_replace(std::string(name), hashed, "_$1_");
 }
 
 // Comments out, statements apart. Braces are statements of their own where they open a scope, and
@@ -113,8 +121,9 @@ Module::Module(std::string_view ptx, std::string file) : contents_(new Contents)
 Module::~Module() = default;
 
 const Kernel* Module::find(std::string_view name) const {
+  const std::string wanted = without_file(name);
   for (const auto& k : contents_->kernels)
-    if (k->info.name == name) return k.get();
+    if (without_file(k->info.name) == wanted) return k.get();
   return nullptr;
 }
 
