@@ -10,9 +10,8 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
-from tests import virtual_gpu
 from tests.budget import LossBudget, assert_within
-from tests.devices import fewer, on, using
+from tests.devices import DEVICES, GPUS, runs, to_device
 from tests.test_fused_softmax import float64
 
 SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
@@ -21,7 +20,7 @@ SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
 def run(
     module: Any, given: dict[str, Any], options: dict[str, Any], device: str = "cpu"
 ) -> dict[str, Tensor]:
-    given = on(device, given)
+    given = {name: to_device(x, device) for name, x in given.items()}
     leaves = {
         name: given[name].detach().clone().requires_grad_()
         for name in ("user_table", "item_table", "tau", "positive_tau", "log_q")
@@ -33,7 +32,8 @@ def run(
     weight = ((torch.arange(loss.numel()) % 7 - 2) / 4).to(loss).reshape(loss.shape)
     (loss * weight).sum().backward()
     gradients = {f"grad {name}": x.grad for name, x in leaves.items()}
-    return on("cpu", {"loss": loss.detach(), "unit_loss": unit_loss, **gradients})
+    results = {"loss": loss.detach(), "unit_loss": unit_loss, **gradients}
+    return {name: x.cpu() for name, x in results.items()}
 
 
 def compare(
@@ -54,10 +54,26 @@ def compare(
         positive_tau=positive_tau, log_q=log_q, negatives=negatives,
     )  # fmt: skip
     options = {"seed": 12345, **options}
-    ours = run(ax, given, options, device)
     exact = run(reference, {k: float64(v) for k, v in given.items()}, options)
+    every = []
+    for _ in runs(device):
+        every.append(run(ax, given, options, device))
+        check(every[-1], exact, given, options)
+    assert_same_bits(every)
 
-    n_rows = positives.numel()
+
+def assert_same_bits(every: list[dict[str, Tensor]]) -> None:
+    for other in every[1:]:
+        for name, value in every[0].items():
+            assert torch.equal(value.nan_to_num(0.5), other[name].nan_to_num(0.5)), name
+
+
+def check(
+    ours: dict[str, Tensor], exact: dict[str, Tensor], given: dict[str, Any], options: dict[str, Any]
+) -> None:
+    user_table, item_table, tau = given["user_table"], given["item_table"], given["tau"]
+    positive_tau = given["positive_tau"]
+    n_rows = given["positives"].numel()
     normalize = options.get("normalize", "both")
     compute = torch.float64 if user_table.dtype == torch.float64 else torch.float32
     all_tau = tau if positive_tau is None else torch.cat([tau, positive_tau])
@@ -104,20 +120,36 @@ def tables(
 
 @pytest.mark.parametrize("d", SIZES)
 @pytest.mark.parametrize("n_negatives", [n for n in SIZES if n])
-def test_odd_shapes(n_negatives: int, d: int, device: str) -> None:
-    for turn, n_rows in enumerate(fewer(device, SIZES, (0, 3, 17) if n_negatives * d < 9000 else (1, 2))):
-        n_items = (1, 3, 200, 1001)[turn % 4]
-        u, i = tables(40, n_items, d)
-        users = torch.randint(40, (n_rows,)) if turn % 2 else None
-        if users is None:
-            u = torch.randn(n_rows, d)
-        options = {"normalize": "none"} if turn % 3 == 2 else {}
-        compare(
-            u, i, users, torch.randint(n_items, (n_rows,)), torch.rand(n_rows) + 0.2,
-            n_negatives=n_negatives, device=device, **options,
-        )  # fmt: skip
+def test_odd_shapes(n_negatives: int, d: int) -> None:
+    for turn, n_rows in enumerate(SIZES):
+        compare_odd_shape(turn, n_rows, n_negatives, d, torch.float32, "cpu")
 
 
+def compare_odd_shape(
+    turn: int, n_rows: int, n_negatives: int, d: int, dtype: torch.dtype, device: str
+) -> None:
+    n_items = (1, 3, 200, 1001)[turn % 4]
+    u, i = tables(40, n_items, d, dtype)
+    users = torch.randint(40, (n_rows,)) if turn % 2 else None
+    if users is None:
+        u = torch.randn(n_rows, d).to(dtype)
+    options = {"normalize": "none"} if turn % 3 == 2 else {}
+    compare(
+        u, i, users, torch.randint(n_items, (n_rows,)), torch.rand(n_rows) + 0.2,
+        n_negatives=n_negatives, device=device, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", [0, 1, 8, 31, 64, 65, 128, 200, 256, 400, 512, 513, 1100])
+def test_odd_shapes_on_a_gpu(device: str, dtype: torch.dtype, d: int) -> None:
+    """Every length of row that kernels are made for, and rows that fill it in part."""
+    for turn, (n_rows, n_negatives) in enumerate([(0, 5), (3, 1), (5, 33), (2, 70)]):
+        compare_odd_shape(turn, n_rows, n_negatives, d, dtype, device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("normalize", ["both", "user", "item", "none"])
 @pytest.mark.parametrize("denominator", ["all", "negatives"])
@@ -126,7 +158,7 @@ def test_options_and_dtypes(
     dtype: torch.dtype, normalize: str, denominator: str, reduction: str, device: str
 ) -> None:
     if dtype == torch.float64 and device != "cpu":
-        pytest.skip("float64 is computed on the CPU only: see test_errors.py")
+        pytest.skip("float64 is the CPU's")
     n_rows, n_items, d = (20, 50, 24) if device == "virtual" else (70, 150, 64)
     u, i = tables(40, n_items, d, dtype)
     u, i = u / 4, i / 4
@@ -146,47 +178,59 @@ def test_options_and_dtypes(
     compare(u, i, users, positives, tau, negatives=negatives, **common)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tau", [0.005, 0.02, 0.1, 10.0])
 @pytest.mark.parametrize("scale", [1e-38, 1e-25, 1.0, 1e25, 3e37])
 def test_temperatures_and_norms(tau: float, scale: float, device: str) -> None:
     u, i = tables(40, 500, 64)
     u, i = u.clamp(-3, 3), i.clamp(-3, 3)
-    users, positives = torch.randint(40, (50,)), torch.randint(500, (50,))
+    n_rows = 4 if device == "virtual" else 50
+    users, positives = torch.randint(40, (n_rows,)), torch.randint(500, (n_rows,))
+    positives[1] = 11
     u[users[0]] = 0
     i[7] = 0
     i[11] *= scale  # one extreme row among ordinary ones
-    compare(u, i, users, positives, torch.full((50,), tau), n_negatives=64, device=device)
+    u[users[-1]] *= scale
+    compare(u, i, users, positives, torch.full((n_rows,), tau), n_negatives=64, device=device)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_zero_rows_have_zero_gradient(device: str) -> None:
     u, i = tables(4, 20, 8)
     u[1] = 0
     i[3] = 0
-    u, i = (x.to(device).requires_grad_() for x in (u, i))
     positives = torch.tensor([3, 3, 1, 2], device=device)
-    ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=64, seed=1).backward()
-    assert (u.grad[1] == 0).all() and (i.grad[3] == 0).all()
-    assert (u.grad[0] != 0).any() and (i.grad[1] != 0).any()
+    for _ in runs(device):
+        leaves = u_leaf, i_leaf = [x.to(device).requires_grad_() for x in (u, i)]
+        ax.sampled_adaptive_softmax(*leaves, None, positives, 0.1, n_negatives=64, seed=1).backward()
+        assert (u_leaf.grad[1] == 0).all() and (i_leaf.grad[3] == 0).all()
+        assert (u_leaf.grad[0] != 0).any() and (i_leaf.grad[1] != 0).any()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_strides(device: str) -> None:
-    n_rows = fewer(device, (70,), (7,))[0]
-    users, positives = torch.randint(40, (n_rows,)), torch.randint(300, (n_rows,))
-    negatives = torch.randint(300, (64, n_rows)).to(device)
-    base, odd, wide, u = on(
-        device, (torch.randn(17, 300), torch.randn(300, 34), torch.randn(300, 128), torch.randn(40, 64))
+    n_rows = 4 if device == "virtual" else 70
+    users, positives = torch.randint(40, (n_rows,)).to(device), torch.randint(300, (n_rows,)).to(device)
+    negatives = torch.randint(300, (64, n_rows)).to(device).T
+    base, odd, wide, plain = (
+        torch.randn(shape).to(device) for shape in ((17, 300), (300, 34), (300, 128), (40, 64))
     )
-
-    def loss(u: Tensor, i: Tensor, negatives: Tensor) -> Tensor:
-        return ax.sampled_adaptive_softmax(
-            u, i, *on(device, (users, positives)), 0.2, negatives=negatives
-        )
-
-    # transposed, every other column, rows further apart than they are long
-    for strided_u, strided_i in ((base[:, :40].T, odd[:, ::2]), (u, wide[:, :64]), (u[:, :9], wide[:, 3:12])):
-        strided = loss(strided_u, strided_i, negatives.T)
-        plain = loss(strided_u.contiguous(), strided_i.contiguous(), negatives.T.contiguous())
-        assert torch.equal(strided, plain)
+    pairs = [
+        (base[:, :40].T, odd[:, ::2]),
+        (plain, wide[:, :64]),  # rows in place, further apart than they are long
+        (plain[:, :8], wide[:, 3:11]),  # aligned to four bytes
+    ]
+    for _ in runs(device):
+        for u, i in pairs:
+            strided = ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, negatives=negatives)
+            contiguous = ax.sampled_adaptive_softmax(
+                *(x.contiguous() for x in (u, i)),
+                users,
+                positives,
+                0.2,
+                negatives=negatives.contiguous(),
+            )
+            assert torch.equal(strided, contiguous)
 
 
 @pytest.mark.parametrize("options", [{}, {"normalize": "none"}, {"reduction": "none"}])
@@ -202,30 +246,10 @@ def test_bitwise_the_same_on_any_number_of_threads(
     for threads in (1, 2, 3, 5):
         torch.set_num_threads(threads)
         results.append(run(ax, given, {"seed": 5, **options}))
-    for other in results[1:]:
-        for name, value in results[0].items():
-            assert torch.equal(value, other[name]), name
+    assert_same_bits(results)
 
 
-@pytest.mark.parametrize("target", virtual_gpu.build.TARGETS)
-@pytest.mark.parametrize("d", [24, 64, 130, 600])
-def test_bitwise_the_same_in_any_order_of_blocks_and_warps(d: int, target: str) -> None:
-    u, i = tables(5, 40, d)
-    given = dict(
-        user_table=u, item_table=i, users=torch.randint(5, (9,)), positives=torch.randint(40, (9,)),
-        tau=torch.full((9,), 0.1), log_q=torch.randn(40),
-    )  # fmt: skip
-    options = {"seed": 5, "n_negatives": 150, "item_l2": 0.1}
-    with using("virtual"):
-        results = []
-        for order in (0, 1, 2):
-            with virtual_gpu.running(seed=order, target=target):
-                results.append(run(ax, given, options, "virtual"))
-    for other in results[1:]:
-        for name, value in results[0].items():
-            assert torch.equal(value, other[name]), name
-
-
+@pytest.mark.parametrize("device", DEVICES)
 def test_many_uses_of_one_item(device: str) -> None:
     """Its entries are cut into pieces, which other warps add up."""
     u, i = tables(6, 5, 24)
@@ -237,17 +261,19 @@ def test_many_uses_of_one_item(device: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_drawn_negatives_are_the_published_stream(device: str) -> None:
-    for n_items in (1, 2, 1000, 3 << 29, 2**31 - 1):
-        ours = ax.draw_negatives(7, 1030, n_items, seed=2**61 + 17, device=device)
-        assert ours.device.type == device
-        assert torch.equal(ours.cpu(), reference.draw_negatives(7, 1030, n_items, seed=2**61 + 17))
-    u, i, positives = on(device, (*tables(5, 100, 8), torch.randint(100, (5,))))
-    drawn = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=40, seed=9)
-    given = ax.sampled_adaptive_softmax(
-        u, i, None, positives, 0.1, negatives=ax.draw_negatives(5, 40, 100, seed=9, device=device)
-    )
-    assert torch.equal(drawn, given)
+    u, i = (x.to(device) for x in tables(5, 100, 8))
+    positives = torch.randint(100, (5,)).to(device)
+    for _ in runs(device):
+        for n_items in (1, 2, 1000, 3 << 29, 2**31 - 1):
+            ours = ax.draw_negatives(7, 1030, n_items, seed=2**61 + 17, device=device)
+            expected = reference.draw_negatives(7, 1030, n_items, seed=2**61 + 17)
+            assert ours.device.type == device and torch.equal(ours.cpu(), expected)
+        drawn = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=40, seed=9)
+        negatives = ax.draw_negatives(5, 40, 100, seed=9, device=device)
+        given = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, negatives=negatives)
+        assert torch.equal(drawn, given)
 
 
 def test_twin_philox_known_answers() -> None:
@@ -285,11 +311,13 @@ def test_seed_comes_from_pytorchs_generator() -> None:
     assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_second_backward_pass_gives_the_same_gradient(device: str) -> None:
-    u, i = (x.to(device).requires_grad_() for x in tables(20, 30, 8))
-    positives = torch.randint(30, (20,)).to(device)
-    loss = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=64, seed=1)
-    loss.backward(retain_graph=True)
-    first = i.grad.clone()
-    loss.backward()
-    assert_within(i.grad.cpu(), 2 * first.cpu().double(), 1e-6 * float(first.abs().max()))
+    tables_, positives = tables(20, 30, 8), torch.randint(30, (20,)).to(device)
+    for _ in runs(device):
+        u, i = (x.to(device).requires_grad_() for x in tables_)
+        loss = ax.sampled_adaptive_softmax(u, i, None, positives, 0.1, n_negatives=64, seed=1)
+        loss.backward(retain_graph=True)
+        first = i.grad.cpu().clone()
+        loss.backward()
+        assert_within(i.grad.cpu(), 2 * first.double(), 1e-6 * float(first.abs().max()))

@@ -20,7 +20,7 @@ namespace adaptau::cuda {
 
 constexpr int64_t kMaxSampledDimension = 4096;
 
-// What the last pass knows of a batch row; e = exp2(logit - shift).
+// What the last pass knows of a batch row; e = 2^(logit - shift).
 struct alignas(16) SampledRow {
   float shift;
   float coefficient;     // dL/dlogit of a negative = coefficient * e
@@ -34,7 +34,7 @@ struct alignas(16) SampledRow {
 
 // Of the negatives of a batch row.
 struct alignas(16) NegativeSums {
-  float shift, sum;            // sum of e = exp2(logit - shift)
+  float shift, sum;            // sum of e = 2^(logit - shift)
   float unit_shift, unit_sum;  // the same of the scores, as logits
   float score_sum;             // of e * score
   float squares;               // of the items' rows

@@ -13,6 +13,7 @@
 // owner.
 #pragma once
 
+#include "exp2.cuh"
 #include "row_lanes.cuh"
 #include "sampled.h"
 
@@ -53,7 +54,7 @@ __device__ __forceinline__ void add_entries(const ItemPass& pass, int64_t first,
       const bool negative = from < negatives;
       const int64_t b = negative ? static_cast<uint32_t>(from) / N : from - negatives;
       const SampledRow row = call.rows[b];
-      const float e = negative ? exp2f(call.logits[from] - row.shift) : 0;
+      const float e = negative ? exp2_approx(call.logits[from] - row.shift) : 0;
       weight = negative ? e * row.item_scale : row.positive_scale;
       sums.log_q -= negative ? row.coefficient * e : all ? row.positive : 0;
       sums.uses += row.weight;

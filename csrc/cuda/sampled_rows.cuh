@@ -19,6 +19,7 @@
 #include <cassert>
 
 #include "../core/loss_row.h"
+#include "exp2.cuh"
 #include "row_lanes.cuh"
 #include "sampled.h"
 
@@ -66,6 +67,7 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
             mine = lane % Shape::Lanes / kLanesAnItem;  // this lane's item of its group's
   const bool wants_unit = call.out.unit_loss != nullptr,
              wants_sums = call.out.grad_users != nullptr, wants_squares = p.item_l2 != 0;
+  const bool keeps_logits = call.logits != nullptr && (!Shape::Sliced || threadIdx.x < 32);
   const float scale = kLog2eFloat / p.terms.tau[b];
   const int32_t* ids = call.ids + b * N;
   const int32_t stand_in =
@@ -109,8 +111,8 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
                      seen > sums.shift + kSlack || unit_seen > sums.unit_shift + kSlack)) {
         const float shift = fmaxf(sums.shift, max_lanes<32>(seen));
         const float unit_shift = fmaxf(sums.unit_shift, max_lanes<32>(unit_seen));
-        const float factor = exp2f(sums.shift - shift);
-        const float unit_factor = exp2f(sums.unit_shift - unit_shift);
+        const float factor = exp2_approx(sums.shift - shift);
+        const float unit_factor = exp2_approx(sums.unit_shift - unit_shift);
         sums.shift = shift;
         sums.unit_shift = unit_shift;
         sum *= factor, sums.sum *= factor;
@@ -118,12 +120,12 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
         unit_sum *= unit_factor, sums.unit_sum *= unit_factor;
         o.multiply(factor);
       }
-      const float e = counts ? exp2f(logit - sums.shift) : 0;
+      const float e = counts ? exp2_approx(logit - sums.shift) : 0;
       sum += e;
       score_sum += counts ? e * score : 0;
-      if (wants_unit) unit_sum += counts ? exp2f(unit_logit - sums.unit_shift) : 0;
+      if (wants_unit) unit_sum += counts ? exp2_approx(unit_logit - sums.unit_shift) : 0;
       if (wants_squares) squares += counts ? square : 0;
-      if (call.logits != nullptr && counts && lane % kLanesAnItem == 0)
+      if (keeps_logits && counts && lane % kLanesAnItem == 0)
         __stcs(call.logits + b * N + n, logit);
       if (wants_sums) {
         const float weight = e * unit.inverse;
@@ -164,10 +166,10 @@ __device__ __forceinline__ void merge_splits(bool wants_sums, NegativeSums& sums
   }
   o.clear();
   for (int w = 0; w < kSplits; ++w) {
-    const float factor = exp2f(all[w].shift - sums.shift);
+    const float factor = exp2_approx(all[w].shift - sums.shift);
     sums.sum += all[w].sum * factor;
     sums.score_sum += all[w].score_sum * factor;
-    sums.unit_sum += all[w].unit_sum * exp2f(all[w].unit_shift - sums.unit_shift);
+    sums.unit_sum += all[w].unit_sum * exp2_approx(all[w].unit_shift - sums.unit_shift);
     sums.squares += all[w].squares;
     if (wants_sums) {
       typename Shape::Floats part;
@@ -273,6 +275,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kSplits), 1)
     gradient.add(-Shape::sum(user.dot(gradient)), user);
     gradient.multiply(user_unit.inverse_norm());
   }
+  __syncwarp();  // every group has read the row that one of them overwrites
   gradient.store(out.grad_users + b * d, d);
 }
 

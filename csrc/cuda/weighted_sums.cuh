@@ -1,16 +1,11 @@
 // The kernel of weighted_sums.h.
 #pragma once
 
+#include "exp2.cuh"
 #include "tile_walk.cuh"
 #include "weighted_sums.h"
 
 namespace adaptau::cuda {
-
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // A row's place in a running sum of exponentials: moved when x exceeds it by more than 8. Returns
 // the factor for what was summed up before.
