@@ -68,8 +68,8 @@ at::Tensor& set_part_of_storage(at::Tensor& self, at::Storage source, int64_t of
   return at::cpu::set_(self, std::move(source), offset, size, stride);
 }
 
-// Copies to the CPU and back. An operator that is not PyTorch's must have a kernel of its own: tests
-// of it would pass without one.
+// Copies to the CPU and back. An operator that is not PyTorch's must have a kernel of its own:
+// tests of it would pass without one.
 void fall_back(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string& name = op.schema().name();
   TORCH_CHECK_NOT_IMPLEMENTED(name.rfind("aten::", 0) == 0, name,

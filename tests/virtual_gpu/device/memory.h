@@ -1,5 +1,5 @@
-// Tensors of the torch device "virtual". Their memory is the CUDA-runtime replacement's, which is host
-// memory: the CPU's kernels can read and write it through tensors of its own.
+// Tensors of the torch device "virtual". Their memory is the CUDA-runtime replacement's, which is
+// host memory: the CPU's kernels can read and write it through tensors of its own.
 #pragma once
 
 #include <ATen/core/Tensor.h>

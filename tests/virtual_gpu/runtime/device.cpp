@@ -6,8 +6,8 @@ namespace virtual_gpu {
 namespace {
 
 const Device kDevices[] = {
-    {"compute_80", 8, 0, 108, 163 << 10},
-    {"compute_90", 9, 0, 132, 227 << 10},
+    {"sm_80", 8, 0, 108, 163 << 10},
+    {"sm_90", 9, 0, 132, 163 << 10},
 };
 
 }  // namespace
@@ -21,7 +21,7 @@ bool choose_device(const std::string& target, int shared_opt_in) {
   for (const Device& one : kDevices)
     if (one.target == target) {
       device() = one;
-      if (shared_opt_in > 0) device().shared_opt_in = shared_opt_in;
+      device().shared_opt_in = shared_opt_in;
       return true;
     }
   return false;

@@ -18,7 +18,7 @@ constexpr int kReservedShared = 1 << 10;   // bytes of every block that the syst
 constexpr size_t kMemory = size_t{8} << 30;
 
 struct Device {
-  std::string target;  // whose PTX runs, as nvcc names it
+  std::string target;  // whose PTX runs: "sm_80", "sm_90"
   int major, minor, multiprocessors;
   int shared_opt_in;  // bytes a launch may take after cudaFuncSetAttribute
   int shared_per_multiprocessor() const { return shared_opt_in + kReservedShared; }
@@ -26,8 +26,8 @@ struct Device {
 
 Device& device();
 
-// "compute_80", an A100, or "compute_90", an H100. shared_opt_in: bytes, or 0 for those GPUs' own.
-// False if there is no such target.
+// An A100 ("sm_80") or an H100 ("sm_90"), with as much shared memory for a block. False if the
+// target is another.
 bool choose_device(const std::string& target, int shared_opt_in);
 
 // Held by whoever uses the interpreter, which knows no threads.

@@ -1,40 +1,17 @@
 #include "functions.h"
 
 #include <algorithm>
-#include <fstream>
-#include <map>
+#include <exception>
 #include <memory>
-#include <sstream>
-#include <stdexcept>
 #include <unordered_map>
 
 #include "device.h"
 #include "errors.h"
+#include "modules.h"
 
 namespace virtual_gpu {
 namespace {
 
-struct PtxFile {
-  std::string path, text;
-  std::unique_ptr<Module> module;
-
-  const Kernel* find(const std::string& name) {
-    if (module == nullptr) {
-      module = std::make_unique<Module>(text, path);
-      text = {};
-    }
-    return module->find(name);
-  }
-};
-
-// Of one target: which file has which kernel, by mangled name.
-using Kernels = std::unordered_map<std::string, std::shared_ptr<PtxFile>>;
-
-// Filled by static initialisers, used by static destructors.
-std::map<std::string, Kernels>& targets() {
-  static auto* all = new std::map<std::string, Kernels>;
-  return *all;
-}
 std::unordered_map<const void*, std::unique_ptr<HostFunction>>& functions() {
   static auto* all = new std::unordered_map<const void*, std::unique_ptr<HostFunction>>;
   return *all;
@@ -50,30 +27,11 @@ HostFunction* host_function(const void* function) {
 
 }  // namespace
 
-void add_ptx(const std::string& target, const std::string& path) {
-  auto file = std::make_shared<PtxFile>();
-  file->path = path;
-  std::ifstream stream(path);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  if (!stream) throw std::runtime_error("cannot read " + path);
-  file->text = text.str();
-  const std::string entry = ".entry ";
-  for (size_t at = 0; (at = file->text.find(entry, at)) != std::string::npos;) {
-    at += entry.size();
-    const size_t end = file->text.find_first_of("( \t\n", at);
-    targets()[target].emplace(file->text.substr(at, end - at), file);
-  }
-}
-
 cudaError_t find_function(const void* function, Function& found) {
   found.host = host_function(function);
   if (found.host == nullptr) return remember(cudaErrorInvalidDeviceFunction);
-  Kernels& kernels = targets()[device().target];
-  const auto at = kernels.find(found.host->name);
-  if (at == kernels.end()) return remember(cudaErrorNoKernelImageForDevice);
   try {
-    found.kernel = at->second->find(found.host->name);
+    found.kernel = find_kernel(found.host->name);
   } catch (const std::exception& error) {
     return remember(cudaErrorInvalidPtx, error.what());
   }
@@ -93,8 +51,9 @@ int Function::largest_dynamic_shared() const {
 // own eyes only.
 extern "C" {
 
-void** __cudaRegisterFatBinary(void*) {
-  static void* handle = nullptr;  // nothing is kept about it
+void** __cudaRegisterFatBinary(void* wrapper) {
+  static void* handle = nullptr;  // all that is loaded is looked at as one
+  virtual_gpu::add_fat_binary(wrapper);
   return &handle;
 }
 void __cudaRegisterFatBinaryEnd(void**) {}

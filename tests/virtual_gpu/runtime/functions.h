@@ -1,8 +1,5 @@
-// The __global__ functions of the host program, and their PTX.
-//
-// nvcc's host code registers every function under its mangled name before main. The PTX comes from
-// files that the same run of nvcc wrote: names of functions in unnamed namespaces hold the number
-// of the compiler's process, so that those of another run would not be found.
+// The __global__ functions of the host program, which nvcc's host code registers under their
+// mangled names before main.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -29,9 +26,5 @@ struct Function {
 
 // What a host address, or a handle of __cudaGetKernel, stands for.
 cudaError_t find_function(const void* function, Function& found);
-
-// Makes a PTX file's kernels known, for devices of the target. It is parsed when one of them is
-// first needed. Throws std::runtime_error if the file cannot be read.
-void add_ptx(const std::string& target, const std::string& path);
 
 }  // namespace virtual_gpu
