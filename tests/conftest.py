@@ -8,9 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import virtual_gpu
+from tests.virtual_gpu import build
+
 ROOT = Path(__file__).parents[1]
 REAL_DATA = ROOT.parent / "shared" / "data"
 PUBLISHED = ROOT.parent / "shared" / "reference"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _virtual_gpu(request: pytest.FixtureRequest) -> None:
+    """Loaded before the first backward pass, where PyTorch counts its devices."""
+    if any("virtual" in item.name for item in request.session.items) and build.find_nvcc():
+        virtual_gpu.load()
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ class Device(ModuleType):
 
     @staticmethod
     def manual_seed_all(seed: int) -> None:
-        torch.manual_seed(seed)
+        """Random numbers come from the CPU's generator."""
 
 
 @cache
