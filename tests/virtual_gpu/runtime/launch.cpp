@@ -45,6 +45,13 @@ cudaError_t error_of(Problem problem) {
   }
 }
 
+// A GPU runs nothing after a kernel that it stopped. Here that holds until the error is asked for.
+bool stopped(cudaError_t error) {
+  return error == cudaErrorAssert || error == cudaErrorIllegalAddress ||
+         error == cudaErrorMisalignedAddress || error == cudaErrorLaunchFailure ||
+         error == cudaErrorLaunchTimeout;
+}
+
 using Place = std::tuple<Problem, std::string, int>;  // of a finding: kernel, line of the PTX
 Place place(const Finding& f) { return {f.problem, f.kernel, f.ptx_line}; }
 
@@ -69,6 +76,7 @@ cudaError_t run(const Function& f, dim3 grid, dim3 block, void** arguments, size
 cudaError_t check_and_run(const void* function, dim3 grid, dim3 block, void** arguments,
                           size_t shared) {
   const std::lock_guard lock(device_mutex());
+  if (stopped(cudaPeekAtLastError())) return cudaPeekAtLastError();
   Function f;
   if (const cudaError_t error = find_function(function, f); error != cudaSuccess) return error;
   if (const cudaError_t error = check(f, grid, block, shared); error != cudaSuccess)
