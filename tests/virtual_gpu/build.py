@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ CACHE = ROOT / "build" / "virtual_gpu"
 TARGETS = ("80", "90")
 JOBS = 2
 
-CXX = ["c++", "-fPIC", "-fvisibility=hidden", "-Wall", "-c"]
+CXX = ["c++", "-fPIC", "-fvisibility=hidden", "-c"]
 TORCH = [f"-isystem{path}" for path in include_paths()]
 STABLE = "-DTORCH_TARGET_VERSION=0x020A000000000000"  # as in setup.py
 MISSING = "no nvcc: put it on the PATH, set CUDA_HOME, or pip install '.[virtual-gpu]'"
@@ -96,25 +97,28 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def compiled(command: list[str], source: Path, suffix: str) -> Path:
-    """`command source -o output`, unless an output of the same command and files is there."""
-    name = source.relative_to(ROOT) if source.is_relative_to(ROOT) else source
-    which = hashlib.sha256("\0".join([*command, str(source), sys.version]).encode()).hexdigest()[:12]
-    output = CACHE / f"{source.stem}-{which}{suffix}"
-    record = output.with_name(output.name + ".json")
+def compiled(command: list[str], source: Path) -> Path:
+    """The object file, unless one of the same command and files is there."""
+    name = str(source.relative_to(ROOT))
+    which = hashlib.sha256("\0".join([*command, name]).encode()).hexdigest()[:12]
+    output = CACHE / f"{source.stem}-{which}.o"
+    record = output.with_suffix(".json")
     if output.exists() and record.exists():
         files: dict[str, str] = json.loads(record.read_text())
         if all((ROOT / path).exists() and contents(path) == h for path, h in files.items()):
             return output
     CACHE.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    start = time.time()
     unfinished = output.with_name(f"{os.getpid()}-{output.name}")
     depends = unfinished.with_suffix(".d")
-    run([*command, "-MD", "-MF", str(depends), str(name), "-o", str(unfinished)])
+    run([*command, "-MD", "-MF", str(depends), name, "-o", str(unfinished)])
     words = re.split(r"(?<!\\)\s+", depends.read_text().replace("\\\n", " ").split(": ", 1)[1])
-    paths = {word.replace("\\ ", " ") for word in words if word}
-    record.write_text(json.dumps({path: contents(path) for path in sorted(paths)}))
-    unfinished.rename(output)
     depends.unlink()
+    paths = sorted({word.replace("\\ ", " ") for word in words if word})
+    unfinished.rename(output)
+    if all((ROOT / path).stat().st_mtime < start for path in paths):  # none was edited meanwhile
+        record.write_text(json.dumps({path: contents(path) for path in paths}))
     return output
 
 
@@ -124,22 +128,35 @@ def kernel_object(source: Path) -> Path:
     One run of nvcc makes both: it names kernels in unnamed namespaces by its process.
     """
     codes = [f"-gencode=arch=compute_{t},code=compute_{t}" for t in TARGETS]
-    return compiled([nvcc(), *shipped_flags(), *codes, "--no-compress", "-c"], source, ".o")
+    return compiled([nvcc(), *shipped_flags(), *codes, "--no-compress", "-c"], source)
 
 
 def ptx(source: Path, target: str) -> str:
-    """The PTX of one source, for one target."""
+    """The PTX of a source in csrc/cuda, or in a copy of csrc anywhere, for one target.
+
+    The same copy in another place has the same PTX: it is known by its contents.
+    """
     command = [nvcc(), *shipped_flags(), f"-arch=compute_{target}", "-ptx"]
-    return compiled(command, source, f".{target}.ptx").read_text()
+    state = hashlib.sha256("\0".join([*command, source.name]).encode())
+    for folder in (source.parent, source.parent.with_name("core")):
+        for path in sorted(p for p in folder.glob("*") if p.is_file()):
+            state.update(path.read_bytes())
+    output = CACHE / f"{source.stem}-{state.hexdigest()[:20]}.{target}.ptx"
+    if not output.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        unfinished = output.with_name(f"{os.getpid()}-{output.name}")
+        run([*command, str(source), "-o", str(unfinished)])
+        unfinished.rename(output)
+    return output.read_text()
 
 
 def host_object(source: Path) -> Path:
     if source.parent.name == "interpreter":
-        return compiled([*CXX, "-std=c++20", "-O3", "-march=native"], source, ".o")
+        return compiled([*CXX, "-std=c++20", "-O3", "-march=native"], source)
     cuda = f"-isystem{cuda_include()}"
     # the device is made with PyTorch's own headers, the package's operators with the stable ones
     stable = [STABLE] if CSRC in source.parents or source.stem == "operators" else []
-    return compiled([*CXX, "-std=c++20", "-O1", *stable, *TORCH, cuda], source, ".o")
+    return compiled([*CXX, "-std=c++20", "-O1", *stable, *TORCH, cuda], source)
 
 
 def library() -> Path:

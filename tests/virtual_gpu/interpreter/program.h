@@ -72,9 +72,9 @@ struct Kernel {
   std::string file;  // the PTX file
   std::vector<std::string> source_files;
   std::vector<Instruction> code;
-  std::vector<uint8_t> constants;      // file of constants
-  uint32_t register_bytes = 0;         // of a warp
-  uint32_t local_bytes = 0;            // of a thread
+  std::vector<uint8_t> constants;         // file of constants
+  uint32_t register_bytes = 0;            // of a warp
+  uint32_t local_bytes = 0;               // of a thread
   mutable std::vector<Counts> counts;  // an instruction each; empty until a checked launch
 };
 
