@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,6 +27,19 @@ def _virtual_gpu(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def virtual() -> Iterator[ModuleType]:
+    """The virtual GPU; the test fails if the checks found something that it did not `clear`."""
+    if reason := build.why_not():
+        pytest.skip(reason)
+    virtual_gpu.load()
+    virtual_gpu.clear()
+    yield virtual_gpu
+    found = virtual_gpu.findings()
+    virtual_gpu.clear()
+    assert not found, found
 
 
 @pytest.fixture
