@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,7 @@ class BipartiteGraph:
     Embeddings go in and come out as a pair, users and items. They may be float32, bfloat16 or float16
     (computed in float32, which is also what comes out) or float64, with any strides and any d. Results
     are differentiable in both, any number of times, and have the same bits on any number of threads.
+    The graph is made on the CPU; `graph.to("cuda")` propagates embeddings there, all but float64.
 
     Args:
         interactions: a SciPy CSR matrix or a pair (indptr `[n_users + 1]`, indices) of tensors or
@@ -44,6 +47,12 @@ class BipartiteGraph:
             n_items = int(interactions.shape[1])
         # rows of R and of its transpose: (user_indptr, user_indices, item_indptr, item_indices)
         self._adjacency: tuple[Tensor, ...] = _ops.bipartite_graph(indptr, indices, n_items)
+
+    def to(self, device: torch.device | str) -> BipartiteGraph:
+        """The same graph on another device, where its embeddings are."""
+        graph = copy.copy(self)
+        graph._adjacency = tuple(part.to(device) for part in self._adjacency)
+        return graph
 
     @property
     def n_users(self) -> int:

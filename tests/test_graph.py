@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 import adaptau_ext as ax
 from adaptau_ext import reference
 from tests.budget import assert_within, roundoff
+from tests.devices import DEVICES, GPUS, runs
 from tests.test_retrieval import random_csr
 
 SHAPES = [(0, 0), (0, 3), (4, 0), (1, 1), (7, 11), (60, 130), (300, 200)]
@@ -43,6 +45,10 @@ def budget(csr: scipy.sparse.csr_array, x_users: Tensor, x_items: Tensor, n_laye
     return n_layers * (longest + 4) * u * largest * grown + 4 * u * largest
 
 
+def on(device: str, tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [None if x is None else x.to(device) for x in tensors]
+
+
 def random_ids(n: int, count: int) -> Tensor:
     return torch.randint(n, (count,)) if n else torch.zeros(0, dtype=torch.int64)
 
@@ -52,40 +58,72 @@ def random_ids(n: int, count: int) -> Tensor:
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
 def test_against_dense_float64(shape: tuple[int, int], d: int, n_layers: int) -> None:
     for dtype in (torch.float32, torch.float64):
-        csr, graph, x_users, x_items = graph_and_inputs(*shape, d, dtype)
-        limit = budget(csr, x_users, x_items, n_layers)
-        expected = reference.propagate(csr, x_users.double(), x_items.double(), n_layers)
-        for ours, exact in zip(graph.propagate(x_users, x_items, n_layers), expected, strict=True):
-            assert ours.dtype == dtype
-            assert_within(ours, exact, limit)
-        expected = reference.hop(csr, x_users.double(), x_items.double())
-        for ours, exact in zip(graph.hop(x_users, x_items), expected, strict=True):
-            assert_within(ours, exact, budget(csr, x_users, x_items, 1))
+        compare(shape, d, n_layers, dtype, "cpu")
 
 
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("shape", SHAPES[:-1])
+@pytest.mark.parametrize("d", [0, 1, 17, 64, 132])
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_against_dense_float64_on_a_gpu(
+    device: str, shape: tuple[int, int], d: int, n_layers: int
+) -> None:
+    compare(shape, d, n_layers, torch.float32, device)
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("d", [8, 300])
+def test_long_rows_on_a_gpu(device: str, d: int) -> None:
+    """More neighbours than a warp takes for itself: the block's warps share them."""
+    compare((3, 1100), d, 2, torch.float32, device)
+
+
+def compare(shape: tuple[int, int], d: int, n_layers: int, dtype: torch.dtype, device: str) -> None:
+    csr, graph, x_users, x_items = graph_and_inputs(*shape, d, dtype)
+    graph = graph.to(device)
+    x = (x_users.double(), x_items.double())
+    whole = reference.propagate(csr, *x, n_layers)
+    one_hop = reference.hop(csr, *x)
+    for _ in runs(device):
+        given = on(device, (x_users, x_items))
+        for ours, exact in zip(graph.propagate(*given, n_layers), whole, strict=True):
+            assert ours.dtype == dtype and ours.device.type == device
+            assert_within(ours.cpu(), exact, budget(csr, x_users, x_items, n_layers))
+        for ours, exact in zip(graph.hop(*given), one_hop, strict=True):
+            assert_within(ours.cpu(), exact, budget(csr, x_users, x_items, 1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("d", [17, 64])
 @pytest.mark.parametrize("n_layers", [0, 1, 2, 3])
 @pytest.mark.parametrize("chosen", [(True, True), (True, False), (False, True)])
-def test_chosen_rows_are_rows_of_the_whole(d: int, n_layers: int, chosen: tuple[bool, bool]) -> None:
+def test_chosen_rows_are_rows_of_the_whole(
+    d: int, n_layers: int, chosen: tuple[bool, bool], device: str
+) -> None:
     """Bit for bit, forward and backward; duplicates, none at all, an isolated user and a popular one."""
-    _, graph, x_users, x_items = graph_and_inputs(300, 200, d)
-    x_users.requires_grad_()
-    x_items.requires_grad_()
+    n_users, n_items = (60, 130) if device == "virtual" else (300, 200)
+    _, graph, *inputs = graph_and_inputs(n_users, n_items, d)
+    graph = graph.to(device)
+    x = [t.to(device).requires_grad_() for t in inputs]
     for count in (0, 1, 90):
-        users, items = torch.cat([random_ids(300, count), torch.tensor([1, 2])]), random_ids(200, count)
-        options = {"users": users if chosen[0] else None, "items": items if chosen[1] else None}
-        ours = graph.propagate(x_users, x_items, n_layers, **options)
-        whole = graph.propagate(x_users, x_items, n_layers)
-        weights = [torch.randn(x.shape) for x in ours]
-        for side, rows in enumerate(options.values()):
-            assert torch.equal(ours[side], whole[side] if rows is None else whole[side][rows])
-        gradients = torch.autograd.grad(ours, (x_users, x_items), weights)
+        users = torch.cat([random_ids(n_users, count), torch.tensor([1, 2])])
+        wanted = [users if chosen[0] else None, random_ids(n_items, count) if chosen[1] else None]
+        rows = on(device, wanted)
+        sizes = [n if w is None else len(w) for n, w in zip((n_users, n_items), wanted, strict=True)]
+        weights = [torch.randn(size, d) for size in sizes]
         scattered = [
-            w if rows is None else torch.zeros(x.shape).index_add_(0, rows, w)
-            for w, rows, x in zip(weights, options.values(), (x_users, x_items), strict=True)
+            w if at is None else torch.zeros(n, d).index_add_(0, at, w)
+            for w, at, n in zip(weights, wanted, (n_users, n_items), strict=True)
         ]
-        expected = torch.autograd.grad(whole, (x_users, x_items), scattered)
-        assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+        for _ in runs(device):
+            ours = graph.propagate(*x, n_layers, users=rows[0], items=rows[1])
+            whole = graph.propagate(*x, n_layers)
+            for side in (0, 1):
+                expected = whole[side] if rows[side] is None else whole[side][rows[side]]
+                assert torch.equal(ours[side], expected)
+            gradients = torch.autograd.grad(ours, x, on(device, weights))
+            expected = torch.autograd.grad(whole, x, on(device, scattered))
+            assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
 
 
 def double_inputs() -> tuple[ax.BipartiteGraph, Tensor, Tensor]:
@@ -121,33 +159,36 @@ def test_hops_compose_to_propagation() -> None:
     )
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_computes_in_float32(dtype: torch.dtype) -> None:
-    _, graph, x_users, x_items = graph_and_inputs(60, 130, 64, dtype)
-    for ours, expected in zip(
-        graph.propagate(x_users, x_items),
-        graph.propagate(x_users.float(), x_items.float()),
-        strict=True,
-    ):
-        assert torch.equal(ours, expected)
-    x_users.requires_grad_()
-    sum(out.sum() for out in graph.propagate(x_users, x_items)).backward()  # type: ignore[union-attr]
-    assert x_users.grad is not None and x_users.grad.dtype == dtype
+def test_half_precision_computes_in_float32(dtype: torch.dtype, device: str) -> None:
+    _, graph, *inputs = graph_and_inputs(60, 130, 64, dtype)
+    graph, (x_users, x_items) = graph.to(device), on(device, inputs)
+    for _ in runs(device):
+        for ours, expected in zip(
+            graph.propagate(x_users, x_items),
+            graph.propagate(x_users.float(), x_items.float()),
+            strict=True,
+        ):
+            assert torch.equal(ours, expected)
+        leaf = x_users.detach().requires_grad_()
+        sum(out.sum() for out in graph.propagate(leaf, x_items)).backward()  # type: ignore[union-attr]
+        assert leaf.grad is not None and leaf.grad.dtype == dtype
 
 
-def test_strides_do_not_matter() -> None:
-    _, graph, x_users, x_items = graph_and_inputs(60, 130, 64)
-    expected = graph.propagate(x_users, x_items)
+@pytest.mark.parametrize("device", DEVICES)
+def test_strides_do_not_matter(device: str) -> None:
+    _, graph, *inputs = graph_and_inputs(60, 130, 64)
+    graph, (x_users, x_items) = graph.to(device), on(device, inputs)
     rows, columns = torch.stack([x_users, x_users], 1)[:, 0], x_items.T.contiguous().T
-    for ours, same in zip(graph.propagate(rows, columns), expected, strict=True):
-        assert torch.equal(ours, same)
-    one = torch.randn(1, 64)
-    for ours, same in zip(
-        graph.propagate(one.expand(60, 64), x_items),
-        graph.propagate(one.repeat(60, 1), x_items),
-        strict=True,
-    ):
-        assert torch.equal(ours, same)
+    one = torch.randn(1, 64).to(device)
+    for _ in runs(device):
+        for strided, plain in (
+            ((rows, columns), (x_users, x_items)),
+            ((one.expand(60, 64), x_items), (one.repeat(60, 1), x_items)),
+        ):
+            for ours, same in zip(graph.propagate(*strided), graph.propagate(*plain), strict=True):
+                assert torch.equal(ours, same)
 
 
 @pytest.mark.parametrize("d", [33, 64])

@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
   const int64_t first_row =
       static_cast<int64_t>(blockIdx.x - (is_item ? hop.user_blocks : 0)) * kWarps;
   const int first_column = static_cast<int>(blockIdx.y) * Shape::kColumns;
-  const RowTable table{s.table + first_column, hop.ld * static_cast<int64_t>(sizeof(float)),
+  const RowTable table{reinterpret_cast<const char*>(s.table + first_column),
+                       static_cast<int32_t>(hop.ld * sizeof(float)),
                        static_cast<int>(hop.ld) - first_column};
   const int warp = threadIdx.x / 32;
 

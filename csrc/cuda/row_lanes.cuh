@@ -67,11 +67,11 @@ struct alignas(16) Chunk {
 
 // Elements [column, column + kElements) of a row, zero from the last column on.
 template <class E>
-__device__ __forceinline__ Chunk<E> load_chunk(const RowTable& t, int64_t row, int column) {
+__device__ __forceinline__ Chunk<E> load_chunk(const RowTable& t, int32_t row, int column) {
   Chunk<E> chunk{};
   if (column < t.columns)
     *reinterpret_cast<uint4*>(&chunk) = __ldg(reinterpret_cast<const uint4*>(
-        static_cast<const char*>(t.data) + row * t.row_bytes + column * sizeof(E)));
+        t.data + column * sizeof(E) + static_cast<int64_t>(row) * t.row_bytes));
   return chunk;
 }
 
@@ -91,7 +91,7 @@ struct RowShape {
 
   struct Row {
     Chunk<E> chunk[Chunks];
-    __device__ __forceinline__ void load(const RowTable& t, int64_t row) {
+    __device__ __forceinline__ void load(const RowTable& t, int32_t row) {
 #pragma unroll
       for (int c = 0; c < Chunks; ++c) chunk[c] = load_chunk<E>(t, row, column(c));
     }
@@ -162,8 +162,7 @@ struct RowShape {
 #pragma unroll
       for (int k = 0; k < kSize; ++k)
 #pragma unroll
-        for (int mask = Lanes; mask < 32; mask *= 2)
-          x[k] += __shfl_xor_sync(kAllLanes, x[k], mask);
+        for (int mask = Lanes; mask < 32; mask *= 2) x[k] += __shfl_xor_sync(kAllLanes, x[k], mask);
     }
     // To a contiguous float32 row of d columns; by one group of a warp.
     __device__ __forceinline__ void store(float* row, int d) const {

@@ -36,14 +36,17 @@ void launch(const Matrix& m, void* copy, cudaStream_t stream) {
 int64_t packed_bytes(const Matrix& m) {
   const int64_t size = element_size(m), chunk = 16 / size;
   const bool as_it_is = m.col_stride == 1 && m.cols % chunk == 0 && m.row_stride % chunk == 0 &&
+                        m.row_stride * size <= INT32_MAX &&
                         reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
   return as_it_is ? 0 : m.rows * padded_columns(m) * size;
 }
 
 RowTable row_table(const Matrix& m, const void* copy) {
-  const int columns = static_cast<int>(padded_columns(m));
-  if (packed_bytes(m) > 0) return {copy, columns * element_size(m), columns};
-  return {m.data, m.row_stride * element_size(m), columns};
+  const int64_t columns = padded_columns(m);
+  const bool packed = packed_bytes(m) > 0;
+  return {static_cast<const char*>(packed ? copy : m.data),
+          static_cast<int32_t>((packed ? columns : m.row_stride) * element_size(m)),
+          static_cast<int>(columns)};
 }
 
 cudaError_t pack_rows(const Matrix& m, void* copy, cudaStream_t stream) {

@@ -11,8 +11,8 @@
 namespace adaptau::cuda {
 
 struct RowTable {
-  const void* data;
-  int64_t row_bytes;  // from one row to the next
+  const char* data;
+  int32_t row_bytes;  // from one row to the next
   int columns;        // whole chunks of 16 bytes
 };
 

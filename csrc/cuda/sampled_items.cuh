@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kItemWarps), 1)
   if (out.grad_items == nullptr) return;
   typename Shape::Row raw;
   if (first < last && p.terms.normalize.item) {
-    raw.load(pass.call.items, item);
+    raw.load(pass.call.items, static_cast<int32_t>(item));
     const UnitScale unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
     typename Shape::Floats unit_row;
     unit_row.clear();
@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kItemWarps), 1)
     gradient.multiply(unit.inverse_norm());
   }
   if (first < last && p.item_l2 != 0) {
-    raw.load(pass.call.items, item);
+    raw.load(pass.call.items, static_cast<int32_t>(item));
     gradient.add(static_cast<float>(p.item_l2) * sums.uses, raw);
   }
   gradient.store(out.grad_items + item * d, d);

@@ -187,7 +187,7 @@ __device__ __forceinline__ typename Shape::Floats load_user(const SampledCall& c
   row = p.users != nullptr ? p.users[b] : b;
   assert(row >= 0 && row < p.user_table.rows && "users must lie in [0, n_users)");
   typename Shape::Row raw;
-  raw.load(call.users, row);
+  raw.load(call.users, static_cast<int32_t>(row));
   unit = {1, 1};
   if (p.terms.normalize.user) unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
   typename Shape::Floats user;
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(Shape::max_threads(kSplits), 1)
   const typename Shape::Floats user = load_user<Shape>(call, b, user_row, user_unit);
   const int64_t t = p.positives[b];
   typename Shape::Row raw;
-  raw.load(call.items, t);
+  raw.load(call.items, static_cast<int32_t>(t));
   const float square = Shape::sum(raw.square());
   UnitScale unit{1, 1};
   if (p.terms.normalize.item) unit = make_unit<Shape>(raw, square);
