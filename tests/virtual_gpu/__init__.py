@@ -1,0 +1,109 @@
+"""The virtual GPU: the PTX that nvcc makes of the shipped CUDA sources, executed on the CPU, with checks.
+
+from tests import virtual_gpu
+virtual_gpu.load()                                    # builds it if need be: some minutes
+u = torch.randn(100, 64, device="virtual")
+with virtual_gpu.running(seed=3, target="90"):
+    loss = ax.fused_adaptive_softmax(u, u, 0.1)
+assert virtual_gpu.findings() == []
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import torch
+
+import adaptau_ext  # noqa: F401  operators are registered before the virtual device joins them
+from tests.virtual_gpu import build
+
+SHARED_MEMORY = 163 << 10  # bytes a block may have, as on an A100
+
+
+class Device(ModuleType):
+    """What PyTorch asks of `torch.virtual`."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def device_count() -> int:
+        return 1
+
+    @staticmethod
+    def current_device() -> int:
+        return 0
+
+    @staticmethod
+    def _is_in_bad_fork() -> bool:
+        return False
+
+    @staticmethod
+    def manual_seed_all(seed: int) -> None:
+        torch.manual_seed(seed)
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """The library; afterwards there is a device "virtual"."""
+    path = build.library()
+    torch.utils.rename_privateuse1_backend("virtual")
+    torch._register_device_module("virtual", Device("virtual"))
+    torch.ops.load_library(path)
+    library = ctypes.CDLL(str(path))
+    for name in ("findings", "line_counts", "patch"):
+        getattr(library, f"virtual_gpu_{name}").restype = ctypes.c_char_p
+    library.virtual_gpu_settings.argtypes = [
+        ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p, ctypes.c_int,
+    ]  # fmt: skip
+    library.virtual_gpu_register_device()
+    return library
+
+
+@contextmanager
+def running(
+    *,
+    checked: bool = True,
+    seed: int = 0,
+    target: str = "80",
+    rough_functions: bool = True,
+    shared_memory: int = SHARED_MEMORY,
+    patches: dict[str, str] | None = None,
+) -> Iterator[None]:
+    """How kernels run inside the block.
+
+    seed: of the order of blocks and warps; 0 is in order. target: the PTX that runs. patches: PTX by
+    name of file, whose kernels replace those of the same names.
+    """
+    library = load()
+    for name, text in (patches or {}).items():
+        if error := library.virtual_gpu_patch(text.encode(), name.encode()):
+            raise ValueError(error.decode())
+    library.virtual_gpu_settings(checked, seed, rough_functions, f"sm_{target}".encode(), shared_memory)
+    try:
+        yield
+    finally:
+        library.virtual_gpu_settings(True, 0, True, b"sm_80", SHARED_MEMORY)
+        library.virtual_gpu_remove_patches()
+
+
+def findings() -> list[dict[str, Any]]:
+    """What the checks found since `clear`: problem, kernel, file, line, instruction, message, count."""
+    return json.loads(load().virtual_gpu_findings())
+
+
+def line_counts() -> list[dict[str, Any]]:
+    """Of every PTX line that ran: warps, wavefronts, sectors, and what they would ideally be."""
+    return json.loads(load().virtual_gpu_line_counts())
+
+
+def clear() -> None:
+    """Forgets findings and counts."""
+    load().virtual_gpu_clear()

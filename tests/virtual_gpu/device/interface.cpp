@@ -1,0 +1,94 @@
+// What Python sees of the virtual GPU (through ctypes). Texts that are returned live until the next
+// call.
+#include <cstdio>
+#include <exception>
+#include <sstream>
+#include <string>
+
+#include "../runtime/modules.h"
+
+namespace virtual_gpu {
+void register_device();  // device.cpp
+}
+
+namespace {
+
+using namespace virtual_gpu;
+
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    char escaped[8];
+    if (static_cast<unsigned char>(c) < 32) {
+      std::snprintf(escaped, sizeof escaped, "\\u%04x", c);
+      out += escaped;
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+const char* keep(std::string text) {
+  static std::string kept;
+  kept = std::move(text);
+  return kept.c_str();
+}
+
+}  // namespace
+
+extern "C" {
+
+__attribute__((visibility("default"))) void virtual_gpu_register_device() { register_device(); }
+
+__attribute__((visibility("default"))) void virtual_gpu_settings(int checked, uint64_t seed,
+                                                                 int rough, const char* run_target,
+                                                                 int shared_limit) {
+  settings() = {checked != 0, seed, rough != 0};
+  target() = run_target;
+  shared_memory_limit() = shared_limit;
+}
+
+// "" or what is wrong with the PTX.
+__attribute__((visibility("default"))) const char* virtual_gpu_patch(const char* ptx,
+                                                                     const char* file) {
+  try {
+    add_patch(ptx, file);
+    return "";
+  } catch (const std::exception& error) {
+    return keep(error.what());
+  }
+}
+__attribute__((visibility("default"))) void virtual_gpu_remove_patches() { remove_patches(); }
+
+__attribute__((visibility("default"))) const char* virtual_gpu_findings() {
+  std::ostringstream out;
+  out << '[';
+  for (const Finding& f : findings())
+    out << (out.tellp() > 1 ? "," : "") << "{\"problem\":" << quoted(name_of(f.problem))
+        << ",\"kernel\":" << quoted(f.kernel) << ",\"file\":" << quoted(f.file)
+        << ",\"line\":" << f.source_line << ",\"ptx_line\":" << f.ptx_line
+        << ",\"instruction\":" << quoted(f.instruction) << ",\"message\":" << quoted(f.message)
+        << ",\"count\":" << f.count << '}';
+  out << ']';
+  return keep(out.str());
+}
+
+__attribute__((visibility("default"))) const char* virtual_gpu_line_counts() {
+  std::ostringstream out;
+  out << '[';
+  for (const LineCount& c : line_counts())
+    out << (out.tellp() > 1 ? "," : "") << "{\"kernel\":" << quoted(c.kernel)
+        << ",\"file\":" << quoted(c.file) << ",\"line\":" << c.source_line
+        << ",\"ptx_line\":" << c.ptx_line << ",\"instruction\":" << quoted(c.instruction)
+        << ",\"warps\":" << c.warps << ",\"wavefronts\":" << c.wavefronts
+        << ",\"ideal_wavefronts\":" << c.ideal_wavefronts << ",\"sectors\":" << c.sectors
+        << ",\"ideal_sectors\":" << c.ideal_sectors << '}';
+  out << ']';
+  return keep(out.str());
+}
+
+__attribute__((visibility("default"))) void virtual_gpu_clear() { clear_report(); }
+
+}  // extern "C"
