@@ -5,6 +5,11 @@ All of them take float32, bfloat16 or float16 embeddings (computed and accumulat
 float64, with any strides, and give the same bits on any number of threads. A NaN or an infinity in a
 row makes that row's results NaN, and as a candidate the results of every row that scores it; nothing
 is raised, because on a GPU nobody could look. Bad shapes, dtypes and values raise `RuntimeError`.
+
+On a GPU an infinity counts as NaN in `topk` and `ranks` too; a candidate that is not finite spoils the
+results of those it is excluded for as well; of rows to be normalised, unless they are float16, those
+shorter than 2^-60 count as zero and those longer than 2^60 as not finite; and values that only the
+device can see (an id out of range, tau <= 0) stop it with an assertion, as PyTorch's indexing does.
 """
 
 from __future__ import annotations

@@ -28,11 +28,15 @@ class LossBudget:
     logit_error: float
     logit_size: float
     longest_sum: int
+    weights: float = 0.0
 
     @classmethod
     def of(
-        cls, dtype: torch.dtype, u: Tensor, i: Tensor, tau: Tensor, normalize: str, longest_sum: int
-    ) -> LossBudget:
+        cls, dtype: torch.dtype, u: Tensor, i: Tensor, tau: Tensor, normalize: str, longest_sum: int,
+        factors: float = 0.0, weights: float = 0.0,
+    ) -> LossBudget:  # fmt: skip
+        """factors, weights: relative errors of what is multiplied to scores, and of exponentials in
+        products, where those are coarser than the dtype."""
         unit = roundoff(dtype)
         d = u.shape[-1]
         size = 1.0
@@ -42,7 +46,8 @@ class LossBudget:
             size *= float(i.double().norm(dim=-1).max())
         inv_tau = float((1 / tau.double()).max()) if tau.numel() else 1.0
         logit = max(1.0, inv_tau) * size
-        return cls(unit, logit * (d / 2 + 4) * 2 * unit, logit, longest_sum)
+        error = logit * ((d / 2 + 4) * 2 * unit + 2 * factors)
+        return cls(unit, error, logit, longest_sum, weights)
 
     @property
     def loss(self) -> float:
@@ -52,7 +57,7 @@ class LossBudget:
     @property
     def gradient(self) -> float:
         """Relative to the sum of the absolute terms that make up a gradient."""
-        return 4 * self.logit_error + (self.longest_sum / TILE + 64) * 2 * self.u
+        return 4 * self.logit_error + (self.longest_sum / TILE + 64) * 2 * self.u + self.weights
 
 
 def assert_within(actual: Tensor, exact: Tensor, budget: float | Tensor, what: str = "") -> None:

@@ -13,42 +13,55 @@ from torch import Tensor
 import adaptau_ext as ax
 from adaptau_ext import reference
 from tests.budget import LossBudget, assert_within
+from tests.devices import DEVICES, GPUS, roundoff, runs, to_device
 
 SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
 
 
 def run(
-    module: Any, u: Tensor, i: Tensor, tau: Tensor, options: dict[str, Any]
+    module: Any, u: Tensor, i: Tensor, tau: Tensor, options: dict[str, Any], device: str = "cpu"
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Loss, unit loss and every gradient, with an uneven weight on the rows for reduction "none"."""
     leaves = {"u": u, "i": i, "tau": tau}
     leaves |= {k: options[k] for k in ("positive_tau", "log_q") if options.get(k) is not None}
-    leaves = {name: x.detach().clone().requires_grad_() for name, x in leaves.items()}
-    given = {**options, **{k: v for k, v in leaves.items() if k not in ("u", "i", "tau")}}
+    leaves = {name: x.detach().clone().to(device).requires_grad_() for name, x in leaves.items()}
+    given = {k: to_device(v, device) for k, v in options.items()}
+    given |= {k: v for k, v in leaves.items() if k not in ("u", "i", "tau")}
     loss, unit_loss = module.fused_adaptive_softmax(
         leaves["u"], leaves["i"], leaves["tau"], return_unit_loss=True, **given
     )
     weight = ((torch.arange(loss.numel()) % 7 - 2) / 4).to(loss.dtype).reshape(loss.shape)
-    (loss * weight).sum().backward()
+    (loss * weight.to(device)).sum().backward()
     gradients = {f"grad {name}": x.grad for name, x in leaves.items()}
-    return {"loss": loss.detach(), "unit_loss": unit_loss, **gradients}, weight
+    results = {"loss": loss.detach(), "unit_loss": unit_loss, **gradients}
+    return {name: x.cpu() for name, x in results.items()}, weight
 
 
 def float64(x: Any) -> Any:
     return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
-def compare(u: Tensor, i: Tensor, tau: Tensor, **options: Any) -> None:
+def compare(u: Tensor, i: Tensor, tau: Tensor, device: str = "cpu", **options: Any) -> None:
     """Runs operator and float64 twin on the same (already rounded) inputs and checks all outputs."""
-    ours, weight = run(ax, u, i, tau, options)
-    exact, _ = run(
-        reference, u.double(), i.double(), tau.double(), {k: float64(v) for k, v in options.items()}
-    )
+    twin_options = {k: float64(v) for k, v in options.items() if k != "precision"}
+    exact, weight = run(reference, u.double(), i.double(), tau.double(), twin_options)
+    for _ in runs(device):
+        ours, _weight = run(ax, u, i, tau, options, device)
+        check(ours, exact, weight, u, i, tau, device, options)
+
+
+def check(
+    ours: dict[str, Tensor], exact: dict[str, Tensor], weight: Tensor, u: Tensor, i: Tensor,
+    tau: Tensor, device: str, options: dict[str, Any],
+) -> None:  # fmt: skip
     n_rows, n_items = u.shape[0], i.shape[0]
     normalize = options.get("normalize", "both")
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
     all_tau = tau if options.get("positive_tau") is None else torch.cat([tau, options["positive_tau"]])
-    budget = LossBudget.of(compute, u, i, all_tau, normalize, max(n_rows, n_items))
+    rounding = roundoff(device, u.dtype, options.get("precision", "float32"))
+    budget = LossBudget.of(
+        compute, u, i, all_tau, normalize, max(n_rows, n_items), rounding.factors, rounding.weights
+    )
 
     reduction = options.get("reduction", "mean")
     loss_budget = budget.loss * (n_rows if reduction == "sum" else 1)
@@ -122,14 +135,17 @@ def test_no_items_and_no_rows() -> None:
     assert total == 0 and u.grad.shape == (0, 5) and i.grad.shape == (0, 5)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("normalize", ["both", "user", "item", "none"])
 @pytest.mark.parametrize("denominator", ["all", "negatives"])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_options_and_dtypes(
-    dtype: torch.dtype, normalize: str, denominator: str, reduction: str
+    device: str, dtype: torch.dtype, normalize: str, denominator: str, reduction: str
 ) -> None:
-    n_rows, n_items, d = 70, 150, 64
+    if device != "cpu" and dtype == torch.float64:
+        pytest.skip("float64 is the CPU's")
+    n_rows, n_items, d = (25, 80, 24) if device == "virtual" else (70, 150, 64)
     u, i = embeddings(n_rows, n_items, d, dtype)
     u, i = u / 4, i / 4
     compute = torch.float64 if dtype == torch.float64 else torch.float32
@@ -139,24 +155,62 @@ def test_options_and_dtypes(
     common = {"normalize": normalize, "denominator": denominator, "reduction": reduction}
     exclude = random_csr(n_rows, n_items)
     ids = torch.arange(n_items) // 3  # every item three times
-    compare(u, i, tau, target=target, **common)
-    compare(u, i, tau, target=target, exclude=exclude, **common)
-    compare(u, i, tau, target=target, positive_tau=positive_tau, log_q=log_q, **common)
-    compare(u, i, tau, positive_tau=positive_tau, item_ids=ids, **common)  # in-batch
+    compare(u, i, tau, device, target=target, **common)
+    compare(u, i, tau, device, target=target, exclude=exclude, **common)
+    compare(u, i, tau, device, target=target, positive_tau=positive_tau, log_q=log_q, **common)
+    compare(u, i, tau, device, positive_tau=positive_tau, item_ids=ids, **common)  # in-batch
     compare(
-        u, i, tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=ids,
-        exclude=random_csr(n_rows, 60), **common,
+        u, i, tau, device, target=target, positive_tau=positive_tau, log_q=log_q,
+        item_ids=ids[torch.randperm(n_items)], exclude=random_csr(n_rows, 60), **common,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("d", [1, 3, 8, 17, 64, 65, 128, 200, 256, 300, 511, 512])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_shapes_on_a_gpu(device: str, dtype: torch.dtype, d: int) -> None:
+    for n_rows, n_items in ((1, 1), (1, 130), (17, 64), (65, 33), (130, 129)):
+        if d > 128 and n_rows > 17:
+            continue  # the same tiles again, and slow to interpret
+        u, i = embeddings(n_rows, n_items, d, dtype)
+        compare(u, i, torch.rand(n_rows) + 0.2, device, target=torch.randint(n_items, (n_rows,)))
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("normalize", ["both", "none"])
+def test_coarser_products_on_a_gpu(device: str, precision: str, normalize: str) -> None:
+    for n_rows, n_items, d in ((20, 70, 64), (20, 70, 128), (40, 40, 256), (9, 20, 512)):
+        u, i = embeddings(n_rows, n_items, d)
+        options = {"precision": precision, "normalize": normalize, "log_q": torch.randn(n_items)}
+        size = 1 if normalize == "both" else 4 * d**0.5
+        tau = torch.full((n_rows,), 0.1 * size)
+        compare(u, i, tau, device, target=torch.randint(n_items, (n_rows,)), **options)
+
+
+@pytest.mark.parametrize("device", GPUS)
+def test_several_splits_and_many_duplicates_on_a_gpu(device: str) -> None:
+    """Tables long enough that blocks share a row's columns, and ids that fill whole tiles."""
+    u, i = embeddings(40, 1700, 16)
+    target = torch.randint(1700, (40,))
+    ids = torch.randint(5, (1700,))
+    compare(u, i, torch.full((40,), 0.2), device, target=target, exclude=random_csr(40, 1700, 0.3))
+    compare(u, i, torch.full((40,), 0.2), device, target=target, item_ids=ids)
+    u, i = embeddings(1100, 30, 16)
+    compare(u, i, torch.full((1100,), 0.2), device, target=torch.randint(30, (1100,)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tau", [0.005, 0.01, 0.02, 0.0233, 0.05, 0.1, 1.0, 10.0])
-def test_temperatures(tau: float) -> None:
-    u, i = embeddings(100, 1000, 64)
-    target = torch.randint(1000, (100,))
-    i[target[:50]] += 3 * u[:50]  # half of the users are well fitted
-    compare(u, i, torch.full((100,), tau), target=target)
-    compare(u, i, torch.full((100,), tau), target=target, denominator="negatives")
-    compare(u / 8, i, torch.full((100,), tau), target=target, normalize="none")
+def test_temperatures(device: str, tau: float) -> None:
+    n_rows, n_items = (30, 200) if device == "virtual" else (100, 1000)
+    u, i = embeddings(n_rows, n_items, 64)
+    target = torch.randint(n_items, (n_rows,))
+    i[target[: n_rows // 2]] += 3 * u[: n_rows // 2]  # half of the users are well fitted
+    taus = torch.full((n_rows,), tau)
+    compare(u, i, taus, device, target=target)
+    compare(u, i, taus, device, target=target, denominator="negatives")
+    compare(u / 8, i, taus, device, target=target, normalize="none")
 
 
 def test_one_tau_in_every_form() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
+from tests.devices import DEVICES, GPUS, runs
 
 BUDGET = 1e-3  # of a gradient's norm, tau >= 0.05, embeddings as training leaves them
 
@@ -39,15 +40,41 @@ def relative(x: Tensor, y: Tensor) -> float:
     return float((x.double() - y.double()).norm() / y.double().norm())
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("tau", [0.05, 0.1, 0.3])
 @pytest.mark.parametrize("d", [64, 100])
-def test_gradients_stay_inside_the_budget(tau: float, d: int) -> None:
-    u, i, target = trained_like(500, 3000, d)
+def test_gradients_stay_inside_the_budget(device: str, tau: float, d: int) -> None:
+    u, i, target = trained_like(*((100, 300) if device == "virtual" else (500, 3000)), d)
     exact = gradients(reference, u.double(), i.double(), tau, target=target)
-    rounded = gradients(ax, u, i, tau, target=target, precision="bfloat16")
-    assert relative(rounded[0], exact[0]) < 2e-4
-    for ours, theirs in zip(rounded[1:], exact[1:], strict=True):
-        assert relative(ours, theirs) < BUDGET
+    for _ in runs(device):
+        tensors = (x.to(device) for x in (u, i))
+        rounded = gradients(ax, *tensors, tau, target=target.to(device), precision="bfloat16")
+        assert relative(rounded[0].cpu(), exact[0]) < 2e-4
+        for ours, theirs in zip(rounded[1:], exact[1:], strict=True):
+            assert relative(ours.cpu(), theirs) < BUDGET
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("normalize", ["both", "none"])
+def test_no_further_from_float64_than_pytorch_in_the_same_dtype(
+    device: str, dtype: torch.dtype, normalize: str
+) -> None:
+    """The error of the naive computation, all of it in the dtype, is what nobody should exceed: but for
+    the rounding of the results, and 2^-20 for products of two 11-bit parts, sums cut off, ex2.approx.
+    """
+    u, i, target = trained_like(60, 200, 64)
+    tau = torch.full((60,), 0.1 if normalize == "both" else 20.0)
+    u, i = u.to(dtype), i.to(dtype)
+    options = {"target": target, "normalize": normalize}
+    exact = gradients(reference, u.double(), i.double(), tau.double(), **options)
+    naive = gradients(reference, u, i, tau.to(dtype), **options)
+    for _ in runs(device):
+        there = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in options.items()}
+        ours = gradients(ax, u.to(device), i.to(device), tau.to(device), **there)
+        for mine, plain, right in zip(ours, naive, exact, strict=True):
+            epsilon = torch.finfo(mine.dtype).eps + 2.0**-20
+            assert relative(mine.cpu(), right) <= relative(plain, right) + epsilon
 
 
 def test_a_positive_that_takes_all_the_mass() -> None:

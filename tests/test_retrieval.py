@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -12,6 +15,7 @@ import adaptau_ext as ax
 from adaptau_ext import reference
 from adaptau_ext.ops import Normalize
 from tests.budget import LossBudget, assert_same_ranking
+from tests.devices import DEVICES, GPUS, roundoff, runs
 
 SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
 NORMALIZE = ("both", "user", "item", "none")
@@ -24,19 +28,30 @@ def random_csr(n_rows: int, n_columns: int, density: float, seed: int = 0) -> sc
     return csr
 
 
-def score_budget(u: Tensor, i: Tensor, normalize: str) -> float:
+def score_budget(u: Tensor, i: Tensor, normalize: str, device: str) -> float:
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
-    return LossBudget.of(compute, u, i, torch.ones(1), normalize, 1).logit_error
+    factors = roundoff(device, u.dtype).factors
+    return LossBudget.of(compute, u, i, torch.ones(1), normalize, 1, factors).logit_error
 
 
 def check_topk(
-    u: Tensor, i: Tensor, k: int, exclude: scipy.sparse.csr_array | None, normalize: str
-) -> None:
-    scores, ids = ax.topk(u, i, k, exclude=exclude, normalize=normalize)
-    assert scores.shape == ids.shape == (u.shape[0], k)
+    u: Tensor, i: Tensor, k: int, exclude: scipy.sparse.csr_array | None, normalize: str,
+    device: str = "cpu",
+) -> None:  # fmt: skip
     user, item = reference.normalized_pair(u.double(), i.double(), normalize)
     excluded = reference.csr_mask(exclude, u.shape[0], i.shape[0], u.device)
-    assert_same_ranking(ids, scores, user @ item.T, ~excluded, score_budget(u, i, normalize))
+    for _ in runs(device):
+        found = ax.topk(u.to(device), i.to(device), k, exclude=exclude, normalize=normalize)
+        scores, ids = (x.cpu() for x in found)
+        assert scores.shape == ids.shape == (u.shape[0], k)
+        budget = score_budget(u, i, normalize, device)
+        assert_same_ranking(ids, scores, user @ item.T, ~excluded, budget)
+
+
+def ranks(device: str, u: Tensor, i: Tensor, targets: Any, **options: Any) -> Iterator[Tensor]:
+    """The ranks, for every way of running on the device."""
+    for _ in runs(device):
+        yield ax.ranks(u.to(device), i.to(device), targets, **options).cpu()
 
 
 @pytest.mark.parametrize("d", SIZES)
@@ -51,37 +66,88 @@ def test_topk_odd_shapes(n_items: int, d: int) -> None:
                 check_topk(u, i, k, exclude, NORMALIZE[turn % 4])
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("normalize", NORMALIZE)
-def test_topk_dtypes(dtype: torch.dtype, normalize: str) -> None:
-    u, i = torch.randn(100, 64).to(dtype), torch.randn(2000, 64).to(dtype)
-    for k in (1, 20, 1000):
-        check_topk(u, i, k, random_csr(100, 2000, 0.05), normalize)
+def test_topk_dtypes(device: str, dtype: torch.dtype, normalize: str) -> None:
+    if device != "cpu" and dtype == torch.float64:
+        pytest.skip("float64 is the CPU's")
+    n_rows, n_items, d = (30, 600, 32) if device == "virtual" else (100, 2000, 64)
+    u, i = torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
+    for k in (1, 20, n_items // 2):
+        check_topk(u, i, k, random_csr(n_rows, n_items, 0.05), normalize, device)
 
 
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", [1, 8, 17, 64, 100, 128, 256, 400, 512])
+@pytest.mark.parametrize("k", [1, 5, 33])
+def test_topk_shapes_on_a_gpu(device: str, dtype: torch.dtype, d: int, k: int) -> None:
+    for n_rows, n_items in ((1, 33), (3, 200), (65, 127)):
+        if d > 128 and n_rows > 3:
+            continue  # the same tiles again, and slow to interpret
+        u, i = torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
+        check_topk(u, i, k, random_csr(n_rows, n_items, 0.1) if k < 20 else None, "none", device)
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("k", [1, 100, 2500])
+def test_topk_of_several_splits_on_a_gpu(device: str, k: int) -> None:
+    """Lists that are cut, merged, and sorted in shared memory or beyond it."""
+    u, i = torch.randn(3, 16), torch.randn(3000, 16)
+    check_topk(u, i, k, random_csr(3, 3000, 0.1), "both", device)
+    check_topk(u, i.sort(dim=0).values, k, None, "none", device)  # ever better
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_rows", [1, 5, 100])
-def test_order_is_total_with_ties_nan_and_infinities(n_rows: int) -> None:
+def test_order_is_total_with_ties_nan_and_infinities(device: str, n_rows: int) -> None:
     """Small integers: every score is exact, so ids must agree with a plain sort, ties by id."""
     u, i = torch.randint(-2, 3, (n_rows, 3)).float(), torch.randint(-2, 3, (700, 3)).float()
     i[5] = torch.nan
-    i[600, 0] = torch.inf
-    i[601, 0] = -torch.inf
+    # on a GPU, where a float32 factor is a sum of two parts, an infinity is not a number
+    i[600, 0] = torch.inf if device == "cpu" else torch.nan
+    i[601, 0] = -torch.inf if device == "cpu" else torch.nan
     i[650] = -0.0
     exclude = random_csr(n_rows, 700, 0.1)
     for k in (1, 33, 400):
-        scores, ids = ax.topk(u, i, k, exclude=exclude)
         expected_scores, expected_ids = reference.topk(u, i, k, exclude=exclude)
-        assert torch.equal(ids, expected_ids)
-        assert torch.equal(scores, expected_scores + 0.0) or scores.isnan().any()
+        for _ in runs(device):
+            found = ax.topk(u.to(device), i.to(device), k, exclude=exclude)
+            scores, ids = (x.cpu() for x in found)
+            assert torch.equal(ids, expected_ids)
+            assert torch.equal(scores, expected_scores + 0.0) or scores.isnan().any()
     targets = random_csr(n_rows, 700, 0.02, seed=1)
-    assert torch.equal(
-        ax.ranks(u, i, targets, exclude=exclude), reference.ranks(u, i, targets, exclude=exclude)
-    )
+    expected = reference.ranks(u, i, targets, exclude=exclude)
+    for found in ranks(device, u, i, targets, exclude=exclude):
+        assert torch.equal(found, expected)
 
 
-def test_topk_of_a_constant_catalogue_is_the_first_ids() -> None:
-    ids = ax.topk(torch.ones(3, 4), torch.ones(5000, 4), 100)[1]
-    assert torch.equal(ids, torch.arange(100).expand(3, 100))
+@pytest.mark.parametrize("device", DEVICES)
+def test_topk_of_a_constant_catalogue_is_the_first_ids(device: str) -> None:
+    for _ in runs(device):
+        u, i = torch.ones(3, 4, device=device), torch.ones(5000, 4, device=device)
+        assert torch.equal(ax.topk(u, i, 100)[1].cpu(), torch.arange(100).expand(3, 100))
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(3, 600, 8), (20, 150, 17), (140, 40, 64), (9, 50, 300)], ids=str)
+def test_ranks_agree_with_topk_on_a_gpu(
+    device: str, shape: tuple[int, int, int], dtype: torch.dtype, normalize: str
+) -> None:
+    """In one call for all users: the places of their whole catalogues, no exclusions."""
+    n_rows, n_items, d = shape
+    u, i = torch.randn(n_rows, d).to(device, dtype), torch.randn(n_items, d).to(device, dtype)
+    i[1::7] = i[0]  # ties
+    targets = random_csr(n_rows, n_items, 0.05, seed=1)
+    order = ax.topk(u, i, n_items, normalize=normalize)[1].cpu()
+    places = order.argsort(dim=1) + 1
+    rows = torch.arange(n_rows).repeat_interleave(torch.from_numpy(np.diff(targets.indptr)))
+    expected = places[rows, torch.from_numpy(targets.indices).long()]
+    for found in ranks(device, u, i, targets, normalize=normalize):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
@@ -97,7 +163,7 @@ def test_ranks_agree_with_topk(shape: tuple[int, int, int], dtype: torch.dtype, 
     targets = scipy.sparse.csr_array((targets.astype(int) - targets.multiply(exclude)) > 0)
     targets.sort_indices()
     left = n_items - np.diff(exclude.indptr)
-    ranks = ax.ranks(u, i, targets, exclude=exclude, normalize=normalize)
+    found = ax.ranks(u, i, targets, exclude=exclude, normalize=normalize)
     expected = []
     for row in range(n_rows):
         only = exclude[[row]]
@@ -105,14 +171,16 @@ def test_ranks_agree_with_topk(shape: tuple[int, int, int], dtype: torch.dtype, 
         place = torch.empty(n_items, dtype=torch.int64)
         place[order] = torch.arange(1, int(left[row]) + 1)
         expected.append(place[targets.indices[targets.indptr[row] : targets.indptr[row + 1]]])
-    assert torch.equal(ranks, torch.cat(expected))
+    assert torch.equal(found, torch.cat(expected))
 
 
-def test_excluded_targets_are_ranked_among_the_rest() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_excluded_targets_are_ranked_among_the_rest(device: str) -> None:
     u, i = torch.ones(1, 1), torch.tensor([[5.0], [4.0], [3.0], [2.0]])
     targets = (torch.tensor([0, 2]), torch.tensor([1, 3]))
     exclude = (torch.tensor([0, 2]), torch.tensor([0, 1]))
-    assert ax.ranks(u, i, targets, exclude=exclude).tolist() == [1, 2]
+    for found in ranks(device, u, i, targets, exclude=exclude):
+        assert found.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -146,22 +214,24 @@ def test_ranks_of_ties_at_zero_while_subnormals_are_flushed() -> None:
         torch.set_flush_denormal(False)
 
 
-def test_users_of_one_group_have_any_number_of_targets() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_users_of_one_group_have_any_number_of_targets(device: str) -> None:
     u, i = torch.randint(-3, 4, (60, 4)).float(), torch.randint(-3, 4, (150, 4)).float()
     counts = torch.arange(60) * 2 % 101  # 0 to 100
     indices = torch.cat([torch.randperm(150)[:n].sort()[0] for n in counts])
     targets = (torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]), indices)
     exclude = random_csr(60, 150, 0.5)
-    assert torch.equal(
-        ax.ranks(u, i, targets, exclude=exclude, normalize="none"),
-        reference.ranks(u, i, targets, exclude=exclude, normalize="none"),
-    )
+    expected = reference.ranks(u, i, targets, exclude=exclude, normalize="none")
+    for found in ranks(device, u, i, targets, exclude=exclude, normalize="none"):
+        assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("n_rows", [0, 1, 50])
-def test_ranks_of_nothing(n_rows: int) -> None:
+def test_ranks_of_nothing(device: str, n_rows: int) -> None:
     empty = (torch.zeros(n_rows + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
-    assert ax.ranks(torch.randn(n_rows, 4), torch.randn(9, 4), empty).shape == (0,)
+    for found in ranks(device, torch.randn(n_rows, 4), torch.randn(9, 4), empty):
+        assert found.shape == (0,)
 
 
 def test_bitwise_the_same_on_any_number_of_threads(restore_threads: None) -> None:

@@ -126,12 +126,16 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(c
     walk.run([&](Scores<S>& scores, int first_column, int columns_left, const unsigned char*,
                  const float* item_scales, const typename Walk::Masks& masks) {
 #pragma unroll
-      for (int m = 0; m < S::kHeight; ++m)
+      for (int n = 0; n < S::kColumnTiles; ++n)
 #pragma unroll
-        for (int n = 0; n < S::kColumnTiles; ++n)
+        for (int e = 0; e < 2; ++e) {
+          const float item_scale = item_scales[n * 8 + t2 + e];
 #pragma unroll
-          for (int e = 0; e < 4; ++e)
-            scores[m][n][e] = scores[m][n][e] * item_scales[n * 8 + t2 + e % 2] * scale[m][e / 2];
+          for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+            for (int h = 0; h < 2; ++h)
+              scores[m][n][2 * h + e] = scores[m][n][2 * h + e] * item_scale * scale[m][h];
+        }
       hide_masked<S>(masks, warp_row, columns_left, __int_as_float(0x7fc00000), scores);
 #pragma unroll
       for (int m = 0; m < S::kHeight; ++m)

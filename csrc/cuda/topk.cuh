@@ -65,6 +65,22 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) topk_lists_kernel(con
   walk.run([&](Scores<S>& scores, int first_column, int columns_left, const unsigned char*,
                const float* item_scales, const typename Walk::Masks& masks) {
     const int g = lane / 4, t2 = lane % 4 * 2;
+    // scores proper, and whether any of a row's may pass
+    bool passes[S::kHeight][2] = {};
+#pragma unroll
+    for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float item_scale = item_scales[n * 8 + t2 + e];
+#pragma unroll
+        for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+          for (int h = 0; h < 2; ++h) {
+            float& score = scores[m][n][2 * h + e];
+            score = score * item_scale * rows.scale[m][h];
+            passes[m][h] |= !(score <= rows.threshold[m][h]);
+          }
+      }
     bool offered = false;
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
@@ -72,15 +88,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) topk_lists_kernel(con
       for (int h = 0; h < 2; ++h) {
         const int row = 16 * m + 8 * h + g;
         const float threshold = rows.threshold[m][h];
-        bool any = false;
-#pragma unroll
-        for (int n = 0; n < S::kColumnTiles; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            float& score = scores[m][n][2 * h + e];
-            score = score * item_scales[n * 8 + t2 + e] * rows.scale[m][h];
-            any |= !(score <= threshold);
-          }
+        bool any = passes[m][h];
         any &= first_row + row < p.tables.rows.count;
         if (!__any_sync(~0u, any)) continue;
         offered = true;

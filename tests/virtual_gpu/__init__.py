@@ -47,23 +47,28 @@ class Device(ModuleType):
 
     @staticmethod
     def manual_seed_all(seed: int) -> None:
-        torch.manual_seed(seed)
+        """Random numbers come from the CPU's generator."""
 
 
 @cache
 def load() -> ctypes.CDLL:
-    """The library; afterwards there is a device "virtual"."""
+    """The library; afterwards there is a device "virtual".
+
+    Backward passes of this thread then run in it: PyTorch counts the devices that get threads of their
+    own in the first one, which may have been before.
+    """
     path = build.library()
+    torch.autograd.set_multithreading_enabled(False)
     torch.utils.rename_privateuse1_backend("virtual")
     torch._register_device_module("virtual", Device("virtual"))
     torch.ops.load_library(path)
     library = ctypes.CDLL(str(path))
     for name in ("findings", "line_counts", "patch"):
         getattr(library, f"virtual_gpu_{name}").restype = ctypes.c_char_p
+    library.virtual_gpu_settings.restype = ctypes.c_bool
     library.virtual_gpu_settings.argtypes = [
         ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p, ctypes.c_int,
     ]  # fmt: skip
-    library.virtual_gpu_register_device()
     return library
 
 
@@ -83,11 +88,14 @@ def running(
     name of file, whose kernels replace those of the same names.
     """
     library = load()
-    for name, text in (patches or {}).items():
-        if error := library.virtual_gpu_patch(text.encode(), name.encode()):
-            raise ValueError(error.decode())
-    library.virtual_gpu_settings(checked, seed, rough_functions, f"sm_{target}".encode(), shared_memory)
     try:
+        for name, text in (patches or {}).items():
+            if error := library.virtual_gpu_patch(text.encode(), name.encode()):
+                raise ValueError(error.decode())
+        if not library.virtual_gpu_settings(
+            checked, seed, rough_functions, f"sm_{target}".encode(), shared_memory
+        ):
+            raise ValueError(f"target must be one of {build.TARGETS}, got {target!r}")
         yield
     finally:
         library.virtual_gpu_settings(True, 0, True, b"sm_80", SHARED_MEMORY)

@@ -1,13 +1,21 @@
 """Builds the virtual GPU's library: the shipped CUDA sources, compiled by nvcc for the host and to PTX,
-with the interpreter in place of the CUDA runtime. Only what changed is compiled again."""
+with the interpreter in place of the CUDA runtime. `python -m tests.virtual_gpu` does it now.
+
+A file is compiled again when its command or the contents of anything it includes changed, whatever
+the time stamps say: another branch, checked out and back, costs nothing.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -21,9 +29,10 @@ CACHE = ROOT / "build" / "virtual_gpu"
 TARGETS = ("80", "90")
 JOBS = 2
 
-GCC = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-w"]
-TORCH = [f"-I{path}" for path in include_paths()]
-STABLE = "-DTORCH_TARGET_VERSION=0x020A000000000000"  # all but the device itself, as in setup.py
+CXX = ["c++", "-fPIC", "-fvisibility=hidden", "-c"]
+TORCH = [f"-isystem{path}" for path in include_paths()]
+STABLE = "-DTORCH_TARGET_VERSION=0x020A000000000000"  # as in setup.py
+MISSING = "no nvcc: put it on the PATH, set CUDA_HOME, or pip install '.[virtual-gpu]'"
 
 
 @cache
@@ -38,11 +47,25 @@ def find_nvcc() -> Path | None:
     return next((Path(c) for c in candidates if c and Path(c).is_file()), None)
 
 
+def why_not() -> str | None:
+    """Why the library cannot be built here, in a sentence; None if it can."""
+    if find_nvcc() is None:
+        return MISSING
+    return None if shutil.which("c++") else "no C++ compiler: c++ is not on the PATH"
+
+
+@cache
+def nvcc() -> str:
+    if (path := find_nvcc()) is None:
+        raise FileNotFoundError(MISSING)
+    return str(path)
+
+
 @cache
 def cuda_include() -> Path:
     """The toolkit's headers, as nvcc itself finds them."""
     dry_run = subprocess.run(
-        [str(find_nvcc()), "--dryrun", "-c", "x.cu"], capture_output=True, text=True, check=False
+        [nvcc(), "--dryrun", "-c", "x.cu"], capture_output=True, text=True, check=False
     ).stderr
     for line in dry_run.splitlines():
         if "INCLUDES=" in line:
@@ -50,81 +73,112 @@ def cuda_include() -> Path:
                 path = Path(word.removeprefix("-I"))
                 if (path / "cuda_runtime_api.h").is_file():
                     return path.resolve()
-    raise FileNotFoundError(f"cuda_runtime_api.h is not where {find_nvcc()} looks for it")
+    raise FileNotFoundError(f"cuda_runtime_api.h is not where {nvcc()} looks for it")
 
 
-def digest(command: list[str], inputs: list[Path]) -> str:
-    state = hashlib.sha256("\0".join([*command, torch.__version__, sys.version]).encode())
-    for path in inputs:
-        state.update(path.read_bytes())
-    return state.hexdigest()[:20]
+@cache
+def shipped_flags() -> list[str]:
+    """What setup.py compiles kernels with, less how machine code is made and packed."""
+    for node in ast.parse((ROOT / "setup.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "NVCC_FLAGS":
+            flags: list[str] = ast.literal_eval(node.value)
+            return [f for f in flags if not f.startswith(("-Xptxas", "-Xfatbin"))]
+    raise LookupError("setup.py has no NVCC_FLAGS")
 
 
-def headers(*folders: Path) -> list[Path]:
-    return sorted(p for f in folders for p in f.rglob("*") if p.suffix in (".h", ".cuh"))
+@cache
+def contents(path: str) -> str:
+    return hashlib.sha256((ROOT / path).read_bytes()).hexdigest()
 
 
 def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def built(command: list[str], source: Path, inputs: list[Path], suffix: str) -> Path:
-    """`command source -o output`, unless an output of the same command and inputs is there."""
-    output = CACHE / f"{source.stem}-{digest(command, [source, *inputs])}{suffix}"
-    if not output.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        unfinished = output.with_suffix(f".{os.getpid()}{suffix}")
-        run([*command, str(source), "-o", str(unfinished)])
-        unfinished.rename(output)
+def compiled(command: list[str], source: Path) -> Path:
+    """The object file, unless one of the same command and files is there."""
+    name = str(source.relative_to(ROOT))
+    which = hashlib.sha256("\0".join([*command, name]).encode()).hexdigest()[:12]
+    output = CACHE / f"{source.stem}-{which}.o"
+    record = output.with_suffix(".json")
+    if output.exists() and record.exists():
+        files: dict[str, str] = json.loads(record.read_text())
+        if all((ROOT / path).exists() and contents(path) == h for path, h in files.items()):
+            return output
+    CACHE.mkdir(parents=True, exist_ok=True)
+    record.unlink(missing_ok=True)
+    start = time.time()
+    unfinished = output.with_name(f"{os.getpid()}-{output.name}")
+    depends = unfinished.with_suffix(".d")
+    run([*command, "-MD", "-MF", str(depends), name, "-o", str(unfinished)])
+    words = re.split(r"(?<!\\)\s+", depends.read_text().replace("\\\n", " ").split(": ", 1)[1])
+    depends.unlink()
+    paths = sorted({word.replace("\\ ", " ") for word in words if word})
+    unfinished.rename(output)
+    if all((ROOT / path).stat().st_mtime < start for path in paths):  # none was edited meanwhile
+        record.write_text(json.dumps({path: contents(path) for path in paths}))
     return output
 
 
-def nvcc_flags() -> list[str]:
-    """PTX for every target, uncompressed so that it can be read, and no machine code."""
-    codes = [f"-gencode=arch=compute_{t},code=compute_{t}" for t in TARGETS]
-    return ["-std=c++17", "-O3", "-lineinfo", "--no-compress", "-cudart=none", *codes]
-
-
 def kernel_object(source: Path) -> Path:
-    command = [str(find_nvcc()), *nvcc_flags(), "-Xcompiler=-fPIC,-fvisibility=hidden,-O1", "-c"]
-    return built(command, source, headers(CSRC / "cuda", CSRC / "core"), ".o")
+    """Host code, with the PTX for every target inside, uncompressed so that it can be read there.
+
+    One run of nvcc makes both: it names kernels in unnamed namespaces by its process.
+    """
+    codes = [f"-gencode=arch=compute_{t},code=compute_{t}" for t in TARGETS]
+    return compiled([nvcc(), *shipped_flags(), *codes, "--no-compress", "-c"], source)
 
 
 def ptx(source: Path, target: str) -> str:
-    """The PTX of one source, for one target."""
-    flags = ["-std=c++17", "-O3", "-lineinfo", f"-arch=compute_{target}", "-ptx"]
-    command = [str(find_nvcc()), *flags]
-    near = headers(source.parent, source.parents[1] / "core")
-    return built(command, source, near, f".{target}.ptx").read_text()
+    """The PTX of a source in csrc/cuda, or in a copy of csrc anywhere, for one target.
+
+    The same copy in another place has the same PTX: it is known by its contents.
+    """
+    command = [nvcc(), *shipped_flags(), f"-arch=compute_{target}", "-ptx"]
+    state = hashlib.sha256("\0".join([*command, source.name]).encode())
+    for folder in (source.parent, source.parent.with_name("core")):
+        for path in sorted(p for p in folder.glob("*") if p.is_file()):
+            state.update(path.read_bytes())
+    output = CACHE / f"{source.stem}-{state.hexdigest()[:20]}.{target}.ptx"
+    if not output.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        unfinished = output.with_name(f"{os.getpid()}-{output.name}")
+        run([*command, str(source), "-o", str(unfinished)])
+        unfinished.rename(output)
+    return output.read_text()
 
 
 def host_object(source: Path) -> Path:
-    folder = source.parent
-    if folder.name == "interpreter":
-        command = ["g++", *GCC, "-O3", "-march=native", "-c"]
-        return built(command, source, headers(folder), ".o")
-    stable = [] if source.stem == "device" and folder.parent == HERE else [STABLE]
-    command = ["g++", *GCC, "-O1", *TORCH, *stable, f"-I{cuda_include()}", "-c"]
-    near = headers(HERE, CSRC / "core", CSRC / "cuda", CSRC / "torch")
-    return built(command, source, near, ".o")
+    if source.parent.name == "interpreter":
+        return compiled([*CXX, "-std=c++20", "-O3", "-march=native"], source)
+    cuda = f"-isystem{cuda_include()}"
+    # the device is made with PyTorch's own headers, the package's operators with the stable ones
+    stable = [STABLE] if CSRC in source.parents or source.stem == "operators" else []
+    return compiled([*CXX, "-std=c++20", "-O1", *stable, *TORCH, cuda], source)
 
 
 def library() -> Path:
     """The library, built or as it was."""
+    kernels = [*(CSRC / "cuda").glob("*.cu"), *(HERE / "kernels").glob("*.cu")]
     torch_layer = [
         p for p in (CSRC / "torch" / "cuda").glob("*.cpp") if p.stem not in ("module", "stream")
     ]
     hosts = [*torch_layer, CSRC / "torch" / "tensors.cpp", *HERE.glob("*/*.cpp")]
-    kernels = sorted((CSRC / "cuda").glob("*.cu"))
+    contents.cache_clear()
     with ThreadPoolExecutor(JOBS) as pool:
-        objects = [*pool.map(kernel_object, kernels), *pool.map(host_object, sorted(hosts))]
+        objects = [*pool.map(kernel_object, sorted(kernels)), *pool.map(host_object, sorted(hosts))]
     folders = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
-    libraries = [*folders, "-ltorch", "-ltorch_cpu", "-lc10"]
-    output = CACHE / f"libvirtual_gpu-{digest(libraries, objects)}.so"
+    libraries = [*folders, "-ltorch", "-ltorch_cpu", "-lc10", "-Wl,--no-undefined"]
+    state = hashlib.sha256("\0".join([*libraries, torch.__version__]).encode())
+    for path in objects:
+        state.update(path.read_bytes())
+    output = CACHE / f"libvirtual_gpu-{state.hexdigest()[:20]}.so"
     if not output.exists():
-        unfinished = output.with_suffix(f".{os.getpid()}.so")
-        run(["g++", "-shared", *map(str, objects), *libraries, "-o", str(unfinished)])
+        for old in CACHE.glob("libvirtual_gpu-*.so"):
+            old.unlink()
+        unfinished = output.with_name(f"{os.getpid()}-{output.name}")
+        run(["c++", "-shared", *map(str, objects), *libraries, "-o", str(unfinished)])
         unfinished.rename(output)
     return output

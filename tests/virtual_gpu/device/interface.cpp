@@ -5,11 +5,8 @@
 #include <sstream>
 #include <string>
 
+#include "../runtime/device.h"
 #include "../runtime/modules.h"
-
-namespace virtual_gpu {
-void register_device();  // device.cpp
-}
 
 namespace {
 
@@ -40,14 +37,12 @@ const char* keep(std::string text) {
 
 extern "C" {
 
-__attribute__((visibility("default"))) void virtual_gpu_register_device() { register_device(); }
-
-__attribute__((visibility("default"))) void virtual_gpu_settings(int checked, uint64_t seed,
-                                                                 int rough, const char* run_target,
+// False if there is no such target.
+__attribute__((visibility("default"))) bool virtual_gpu_settings(int checked, uint64_t seed,
+                                                                 int rough, const char* target,
                                                                  int shared_limit) {
   settings() = {checked != 0, seed, rough != 0};
-  target() = run_target;
-  shared_memory_limit() = shared_limit;
+  return choose_device(target, shared_limit);
 }
 
 // "" or what is wrong with the PTX.

@@ -37,7 +37,7 @@ uint64_t wavefronts(const uint64_t* addresses, Mask lanes, int bytes) {
       if (lanes >> l & 1)
         for (uint64_t word = addresses[l] / 4; word <= (addresses[l] + bytes - 1) / 4; ++word)
           words[n++] = word;
-    std::sort(words, words + n);
+    if (!std::is_sorted(words, words + n)) std::sort(words, words + n);
     n = static_cast<int>(std::unique(words, words + n) - words);
     int in_bank[kBanks] = {};
     int most = 0;
@@ -47,15 +47,16 @@ uint64_t wavefronts(const uint64_t* addresses, Mask lanes, int bytes) {
   return total;
 }
 
-// Distinct pieces of `size` bytes.
+// Distinct pieces of `size` bytes, of at most 16 bytes a lane.
 uint64_t distinct(const uint64_t* addresses, Mask lanes, int bytes, uint64_t size) {
-  std::vector<uint64_t> pieces;
+  uint64_t pieces[kLanes * 16];
+  int n = 0;
   for (int l = 0; l < kLanes; ++l)
     if (lanes >> l & 1)
       for (uint64_t p = addresses[l] / size; p <= (addresses[l] + bytes - 1) / size; ++p)
-        pieces.push_back(p);
-  std::sort(pieces.begin(), pieces.end());
-  return static_cast<uint64_t>(std::unique(pieces.begin(), pieces.end()) - pieces.begin());
+        if (n == 0 || pieces[n - 1] != p) pieces[n++] = p;
+  if (!std::is_sorted(pieces, pieces + n)) std::sort(pieces, pieces + n);
+  return static_cast<uint64_t>(std::unique(pieces, pieces + n) - pieces);
 }
 
 }  // namespace
@@ -70,14 +71,14 @@ Access::~Access() {
 }
 
 void Access::count(const uint64_t (&addresses)[kLanes], Mask which, int bytes, bool is_shared) {
-  LineCount& c = w_.block->kernel->counts[&i_ - w_.block->kernel->code.data()];
+  Counts& c = w_.block->kernel->counts[&i_ - w_.block->kernel->code.data()];
   if (is_shared) {
     c.wavefronts += wavefronts(addresses, which, bytes);
     c.ideal_wavefronts += (distinct(addresses, which, bytes, 4) + kBanks - 1) / kBanks;
   } else {
     c.sectors += distinct(addresses, which, bytes, kSector);
-    // bytes read by several lanes count once
-    c.ideal_sectors += (distinct(addresses, which, bytes, 1) + kSector - 1) / kSector;
+    const int unit = bytes % 4 == 0 ? 4 : 1;  // bytes read by several lanes count once
+    c.ideal_sectors += (distinct(addresses, which, bytes, unit) * unit + kSector - 1) / kSector;
   }
 }
 

@@ -57,7 +57,7 @@ void end_lanes(Warp& w, Fragment& f, Mask which) {
 Outcome execute(Warp& w, int budget) {
   const Kernel& kernel = *w.block->kernel;
   const Instruction* code = kernel.code.data();
-  LineCount* counts = w.block->checked ? kernel.counts.data() : nullptr;
+  Counts* counts = w.block->checked ? kernel.counts.data() : nullptr;
   while (budget > 0) {
     if (w.fragments.size() > 1) merge(w);
     const int chosen = furthest_behind(w);

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cctype>
 #include <memory>
-#include <regex>
 #include <stdexcept>
 
 #include "assembler.h"
@@ -22,13 +21,6 @@ struct Statement {
 bool starts_with_any(const std::string& text, std::initializer_list<const char*> words) {
   return std::any_of(words.begin(), words.end(),
                      [&](const char* w) { return text.starts_with(w); });
-}
-
-// nvcc names an unnamed namespace by hashes of the file it is in: another copy of the file,
-// compiled elsewhere, has the same kernels.
-std::string without_file(std::string_view name) {
-  static const std::regex hashed("_[0-9a-f]{8}_([0-9]+_\\w+?_cu)_[0-9a-f]{8}");
-  return std::regex_replace(std::string(name), hashed, "_$1_");
 }
 
 // Comments out, statements apart. Braces are statements of their own where they open a scope, and
@@ -101,6 +93,20 @@ class Splitter {
 
 }  // namespace
 
+std::string portable_name(std::string_view name) {
+  // <length>_GLOBAL__N__<hash>_<length of file>_<file>_<hash>_<process>: the file stays
+  constexpr std::string_view kUnnamed = "_GLOBAL__N__";
+  const size_t at = name.find(kUnnamed);
+  if (at == std::string_view::npos) return std::string(name);
+  size_t digits = at;
+  while (digits > 0 && std::isdigit(static_cast<unsigned char>(name[digits - 1]))) --digits;
+  const size_t length = std::stoul(std::string(name.substr(digits, at - digits)));
+  const std::string_view file = name.substr(at, length).substr(kUnnamed.size() + 9);
+  const size_t file_length = std::stoul(std::string(file)) + file.find('_') + 1;
+  return std::string(name.substr(0, digits)) + std::string(kUnnamed) +
+         std::string(file.substr(0, file_length)) + portable_name(name.substr(at + length));
+}
+
 struct Module::Contents {
   std::vector<std::unique_ptr<Kernel>> kernels;
 };
@@ -121,9 +127,11 @@ Module::Module(std::string_view ptx, std::string file) : contents_(new Contents)
 Module::~Module() = default;
 
 const Kernel* Module::find(std::string_view name) const {
-  const std::string wanted = without_file(name);
   for (const auto& k : contents_->kernels)
-    if (without_file(k->info.name) == wanted) return k.get();
+    if (k->info.name == name) return k.get();
+  const std::string wanted = portable_name(name);
+  for (const auto& k : contents_->kernels)
+    if (portable_name(k->info.name) == wanted) return k.get();
   return nullptr;
 }
 

@@ -62,7 +62,11 @@ struct Instruction {
   std::string text;
 };
 
-// What registers.cpp and the parser's second half know of one virtual register.
+// Of one instruction, while launches are checked.
+struct Counts {
+  uint64_t warps = 0, wavefronts = 0, ideal_wavefronts = 0, sectors = 0, ideal_sectors = 0;
+};
+
 struct Kernel {
   KernelInfo info;
   std::string file;  // the PTX file
@@ -71,7 +75,7 @@ struct Kernel {
   std::vector<uint8_t> constants;         // file of constants
   uint32_t register_bytes = 0;            // of a warp
   uint32_t local_bytes = 0;               // of a thread
-  mutable std::vector<LineCount> counts;  // an instruction each
+  mutable std::vector<Counts> counts;  // an instruction each; empty until a checked launch
 };
 
 constexpr uint64_t kSharedWindow = uint64_t{1} << 60;  // generic addresses of shared memory

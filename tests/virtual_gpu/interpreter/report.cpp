@@ -17,6 +17,11 @@ std::vector<const Kernel*>& counted() {
   return all;
 }
 
+std::string source_file(const Kernel& kernel, const Instruction& i) {
+  const auto& files = kernel.source_files;
+  return i.source_file < static_cast<int>(files.size()) ? files[i.source_file] : kernel.file;
+}
+
 }  // namespace
 
 const char* name_of(Problem problem) {
@@ -41,15 +46,8 @@ void report(const Warp& warp, const Instruction& at, Problem problem, const std:
   auto [it, added] = found().try_emplace(place);
   Finding& f = it->second;
   if (added) {
-    const auto& files = kernel.source_files;
-    f = {problem,
-         kernel.info.name,
-         at.source_file < static_cast<int>(files.size()) ? files[at.source_file] : kernel.file,
-         at.text,
-         message,
-         at.ptx_line,
-         at.source_line,
-         0};
+    f = {problem, kernel.info.name, source_file(kernel, at), at.text,
+         message, at.ptx_line,      at.source_line,          0};
   }
   ++f.count;
 }
@@ -62,21 +60,20 @@ std::vector<Finding> findings() {
 
 void count_kernel(const Kernel& kernel) {
   if (!kernel.counts.empty()) return;
-  for (const Instruction& i : kernel.code) {
-    const auto& files = kernel.source_files;
-    kernel.counts.push_back(
-        {kernel.info.name, i.text,
-         i.source_file < static_cast<int>(files.size()) ? files[i.source_file] : kernel.file,
-         i.ptx_line, i.source_line, 0, 0, 0, 0, 0});
-  }
+  kernel.counts.resize(kernel.code.size());
   counted().push_back(&kernel);
 }
 
 std::vector<LineCount> line_counts() {
   std::vector<LineCount> all;
   for (const Kernel* kernel : counted())
-    for (const LineCount& c : kernel->counts)
-      if (c.warps > 0) all.push_back(c);
+    for (size_t n = 0; n < kernel->code.size(); ++n) {
+      const Counts& c = kernel->counts[n];
+      const Instruction& i = kernel->code[n];
+      if (c.warps == 0) continue;
+      all.push_back({kernel->info.name, i.text, source_file(*kernel, i), i.ptx_line, i.source_line,
+                     c.warps, c.wavefronts, c.ideal_wavefronts, c.sectors, c.ideal_sectors});
+    }
   return all;
 }
 

@@ -43,7 +43,8 @@ class Module {
  public:
   Module(std::string_view ptx, std::string file);
   ~Module();
-  const Kernel* find(std::string_view name) const;  // nullptr if it has none
+  // By its name, or else by its portable name; nullptr if there is none.
+  const Kernel* find(std::string_view name) const;
   std::vector<const Kernel*> kernels() const;
 
  private:
@@ -52,6 +53,10 @@ class Module {
 };
 
 const KernelInfo& info(const Kernel& kernel);
+
+// A kernel's name without what differs between two runs of nvcc: it names an unnamed namespace by
+// hashes of the file's path and contents and by the number of its own process.
+std::string portable_name(std::string_view name);
 
 // ---- launches (launch.cpp)
 

@@ -1,9 +1,15 @@
 #include "modules.h"
 
 #include <cstring>
+#include <list>
 #include <map>
+#include <memory>
 #include <stdexcept>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
+
+#include "device.h"
 
 namespace virtual_gpu {
 namespace {
@@ -27,36 +33,46 @@ struct Entry {
 constexpr uint32_t kMagic = 0xBA55ED50;
 constexpr uint16_t kPtx = 1;
 
-struct Loaded {
-  std::string target;
-  std::unique_ptr<Module> module;
+class Ptx {
+ public:
+  Ptx(std::string text, std::string file) : text_(std::move(text)), file_(std::move(file)) {
+    const size_t at = text_.find(".target ");
+    if (at == std::string::npos) throw std::runtime_error(file_ + ": no .target in PTX");
+    target_ = text_.substr(at + 8, text_.find_first_of(" \n,", at + 8) - at - 8);
+  }
+
+  const std::string& target() const { return target_; }
+
+  std::vector<std::string> names() const {
+    const std::string entry = ".entry ";
+    std::vector<std::string> all;
+    for (size_t at = 0; (at = text_.find(entry, at)) != std::string::npos;) {
+      at += entry.size();
+      all.push_back(text_.substr(at, text_.find_first_of("( \t\n", at) - at));
+    }
+    return all;
+  }
+
+  const Module& module() {
+    if (module_ == nullptr) module_ = std::make_unique<Module>(text_, file_);
+    return *module_;
+  }
+
+ private:
+  std::string text_, file_, target_;
+  std::unique_ptr<Module> module_;
 };
-std::vector<Loaded>& modules() {
-  static std::vector<Loaded> all;
-  return all;
-}
-std::vector<Loaded>& patches() {
-  static std::vector<Loaded> all;
-  return all;
-}
 
-Loaded load(const std::string& ptx, const std::string& file) {
-  const size_t at = ptx.find(".target ");
-  if (at == std::string::npos) throw std::runtime_error(file + ": no .target in PTX");
-  const size_t end = ptx.find_first_of(" \n,", at + 8);
-  return {ptx.substr(at + 8, end - at - 8), std::make_unique<Module>(ptx, file)};
-}
-
-const Kernel* find_in(const std::vector<Loaded>& all, const std::string& name) {
-  for (const Loaded& l : all)
-    if (l.target == target())
-      if (const Kernel* k = l.module->find(name)) return k;
-  return nullptr;
-}
-
-std::map<const void*, HostKernel>& host_kernels() {
-  static std::map<const void*, HostKernel> all;
-  return all;
+// Filled by static initialisers, and never destroyed: tensors may outlive static destructors.
+struct Loaded {
+  std::list<Ptx> texts, patches, retired_patches;
+  // of a target
+  std::map<std::string, std::unordered_map<std::string, Ptx*>> by_name;
+  std::map<std::string, std::unordered_set<std::string>> portable_names;
+};
+Loaded& loaded() {
+  static auto* all = new Loaded;
+  return *all;
 }
 
 }  // namespace
@@ -72,42 +88,37 @@ void add_fat_binary(const void* wrapper) {
     std::memcpy(&entry, at, sizeof entry);
     if (entry.kind == kPtx) {
       const char* text = at + entry.header_bytes;
-      modules().push_back(load(std::string(text, strnlen(text, entry.bytes)), "fat binary"));
+      Ptx& ptx = loaded().texts.emplace_back(std::string(text, strnlen(text, entry.bytes)), "PTX");
+      for (const std::string& name : ptx.names()) {
+        loaded().by_name[ptx.target()][name] = &ptx;
+        loaded().portable_names[ptx.target()].insert(portable_name(name));
+      }
     }
     at += entry.header_bytes + entry.bytes;
   }
 }
 
-void add_patch(const std::string& ptx, const std::string& file) {
-  patches().push_back(load(ptx, file));
+void add_patch(const std::string& text, const std::string& file) {
+  Ptx ptx(text, file);
+  const auto& known = loaded().portable_names[ptx.target()];
+  for (const Kernel* kernel : ptx.module().kernels())
+    if (known.count(portable_name(info(*kernel).name)) == 0)
+      throw std::runtime_error(file + ": no kernel is called " + info(*kernel).name);
+  loaded().patches.push_back(std::move(ptx));
 }
-void remove_patches() { patches().clear(); }
 
-std::string& target() {
-  static std::string t = "sm_80";
-  return t;
+// Line counts still refer to them.
+void remove_patches() {
+  loaded().retired_patches.splice(loaded().retired_patches.end(), loaded().patches);
 }
 
 const Kernel* find_kernel(const std::string& name) {
-  const Kernel* patched = find_in(patches(), name);
-  return patched != nullptr ? patched : find_in(modules(), name);
-}
-
-HostKernel& register_kernel(const void* host, std::string name) {
-  return host_kernels()[host] = {std::move(name), 48 << 10};
-}
-HostKernel* host_kernel(const void* host) {
-  const auto found = host_kernels().find(host);
-  return found == host_kernels().end() ? nullptr : &found->second;
-}
-
-int& shared_memory_limit() {
-  static int bytes = 163 << 10;
-  return bytes;
-}
-int& multiprocessors() {
-  static int count = 108;
-  return count;
+  for (Ptx& patch : loaded().patches)
+    if (patch.target() == device().target)
+      if (const Kernel* kernel = patch.module().find(name)) return kernel;
+  const auto& kernels = loaded().by_name[device().target];
+  const auto at = kernels.find(name);
+  return at != kernels.end() ? at->second->module().find(name) : nullptr;
 }
 
 }  // namespace virtual_gpu

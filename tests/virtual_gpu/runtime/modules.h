@@ -1,38 +1,23 @@
-// The PTX that is loaded, and the kernels that host code knows.
+// The PTX that is loaded: what nvcc put into the objects, and what tests put in its place.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
-#include <memory>
 #include <string>
 
 #include "../interpreter/virtual_gpu.h"
 
 namespace virtual_gpu {
 
-// Every PTX text of a fat binary, as nvcc links it into an object (uncompressed).
+// Every PTX text of a fat binary, as nvcc links it into an object (uncompressed). A text is parsed
+// when one of its kernels is first asked for.
 void add_fat_binary(const void* wrapper);
 
 // PTX of another copy of the sources: its kernels hide those of the same names until it is removed.
+// Throws std::runtime_error if it cannot be parsed, or has a kernel that hides none.
 void add_patch(const std::string& ptx, const std::string& file);
 void remove_patches();
 
-// Which of the PTX targets runs: "sm_80", "sm_90", ..
-std::string& target();
-
-// The kernel's code for the target, or nullptr.
+// The kernel's code for the device, or nullptr. Throws std::runtime_error if its PTX cannot be
+// parsed.
 const Kernel* find_kernel(const std::string& name);
-
-// What cudaFuncSetAttribute and the launch know of a kernel, by the address of its host stub.
-struct HostKernel {
-  std::string name;
-  int dynamic_shared_limit;
-};
-HostKernel& register_kernel(const void* host, std::string name);
-HostKernel* host_kernel(const void* host);  // nullptr if it is not one
-
-// Bytes of shared memory a block may have when it asks for more than 48 KiB.
-int& shared_memory_limit();
-int& multiprocessors();
 
 }  // namespace virtual_gpu

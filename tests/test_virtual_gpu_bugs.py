@@ -1,0 +1,134 @@
+"""The virtual GPU finds what is wrong: the shipped kernels with one line broken, each found out.
+
+Every bug is a change to the source in csrc/cuda, compiled to PTX that replaces the kernels; the call is
+one that passes without findings as it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import adaptau_ext as ax
+from tests import virtual_gpu
+from tests.devices import VIRTUAL
+from tests.virtual_gpu import build
+
+
+def loss(n_rows: int = 40, n_items: int = 150, d: int = 64) -> None:
+    u = torch.randn(n_rows, d).to("virtual").requires_grad_()
+    i = torch.randn(n_items, d).to("virtual").requires_grad_()
+    target = torch.randint(n_items, (n_rows,)).to("virtual")
+    ax.fused_adaptive_softmax(u, i, 0.2, target=target).backward()
+
+
+def topk(n_rows: int = 40, n_items: int = 700, k: int = 20) -> None:
+    ax.topk(torch.randn(n_rows, 64).to("virtual"), torch.randn(n_items, 64).to("virtual"), k)
+
+
+@dataclass
+class Bug:
+    what: str
+    file: str
+    old: str
+    new: str
+    unit: str  # the .cu that the file is compiled in
+    finding: str
+    call: Callable[[], None] = loss
+
+
+BUGS = [
+    Bug("no barrier once a tile has arrived", "tile_walk.cuh",
+        "      __syncthreads();  // the tile is there for all, the one before is read no more\n", "",
+        "weighted_sums_f32", "race in shared memory"),
+    Bug("copies not waited for", "tile_walk.cuh",
+        "wait_copies<S::kStages == 1 ? 0 : S::kStages - 2>();", "wait_copies<S::kStages>();",
+        "weighted_sums_f32", "copy in flight"),
+    Bug("one group too few waited for", "tile_walk.cuh",
+        "wait_copies<S::kStages == 1 ? 0 : S::kStages - 2>();",
+        "wait_copies<S::kStages == 1 ? 0 : S::kStages - 1>();", "weighted_sums_f32", "copy in flight"),
+    Bug("a tile loaded over the one in use", "tile_walk.cuh",
+        "load_columns(tile + S::kStages - 1);", "load_columns(tile + S::kStages);",
+        "weighted_sums_f32", "copy in flight", lambda: loss(40, 300)),
+    Bug("rows read beyond the table", "tiles.cuh", "first + row < rows.count && ", "",
+        "weighted_sums_f32", "out of bounds"),
+    Bug("one row too many", "tiles.cuh", "first + row < rows.count", "first + row <= rows.count",
+        "weighted_sums_f32", "out of bounds"),
+    Bug("chunks read beyond the row", "tiles.cuh", " && chunk < rows.chunks", "",
+        "weighted_sums_f32", "out of bounds", lambda: loss(40, 149, 24)),
+    Bug("mask bits never cleared at first", "tile_masks.cuh",
+        "    for (int w = threadIdx.x; w < 3 * kBufferWords; w += S::kThreads) bits_[w] = 0;\n", "",
+        "weighted_sums_f32", "uninitialised"),
+    Bug("two mask buffers for three uses", "tile_masks.cuh",
+        "filling_ = filling_ == 2 ? 0 : filling_ + 1;", "filling_ = filling_ == 1 ? 0 : filling_ + 1;",
+        "weighted_sums_f32", "race in shared memory", lambda: loss(40, 300)),
+    Bug("sums stored beyond the last row", "weighted_sums.cuh",
+        "      if (row >= p.tables.rows.count) continue;\n", "", "weighted_sums_f32", "out of bounds"),
+    Bug("pairs stored where they are not aligned", "weighted_sums.cuh", "if (p.d % 2 == 0) {",
+        "if (true) {", "weighted_sums_f32", "misaligned", lambda: loss(40, 150, 3)),
+    Bug("splits that share one result", "weighted_sums.cuh",
+        "split == 0 ? p.sums : p.more_sums + int64_t{split - 1} * p.tables.rows.count * p.d",
+        "p.sums", "weighted_sums_f32", "race in global memory", lambda: loss(40, 700)),
+    Bug("a shuffle that half a warp skips", "weighted_sums.cuh", "top[m][h] = quad_max(highest);",
+        "top[m][h] = highest; if (threadIdx.x % 32 < 16) top[m][h] = quad_max(highest);",
+        "weighted_sums_f32", "divergent barrier"),
+    Bug("a barrier that some warps skip", "tile_walk.cuh", "      masks_.next();\n",
+        "      masks_.next();\n      if (threadIdx.x < 64) __syncthreads();\n",
+        "weighted_sums_f32", "divergent barrier"),
+    Bug("lists read before they are whole", "topk.cuh",
+        "    __syncwarp();  // the lists are whole\n", "", "topk_f32", "race in global memory", topk),
+    Bug("keys moved while others read them", "selection.cuh",
+        "    __syncwarp();  // read by all before what follows writes it\n", "",
+        "topk_f32", "race in global memory", topk),
+    Bug("a counter used before it is zero", "topk.cu", "  __syncthreads();  // kept is zero\n", "",
+        "topk", "race in shared memory", topk),
+    Bug("a sum overwritten while it is read", "topk.cu",
+        "  __syncthreads();  // before the next sum\n", "", "topk", "race in shared memory",
+        lambda: topk(40, 1500)),
+    Bug("an entry beyond its bucket", "masks.cu", "offsets[bucket] - atomicSub(counts + bucket, 1)",
+        "offsets[bucket] - atomicSub(counts + bucket, 1) + 1", "masks", "out of bounds"),
+    Bug("counting without atomics", "masks.cu", "atomicAdd(counts + bucket, 1);", "++counts[bucket];",
+        "masks", "race in global memory"),
+    Bug("the padding of columns left out", "softmax.cu", "b.user_columns[user] = {1, 0, 0, 1};", ";",
+        "softmax", "uninitialised"),
+    Bug("an item with two owners", "softmax.cu",
+        "if (sorted_target != nullptr && first > 0 && sorted_target[first - 1] == item) return;", "",
+        "softmax", "race in global memory", lambda: loss(300, 20)),
+    Bug("an id nobody checked", "masks.cu", "const int64_t target = p.target != nullptr ? p.target[user] : user;",
+        "const int64_t target = p.n_items;", "masks", "assertion"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", [VIRTUAL])
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.what)
+def test_a_broken_kernel_is_found_out(bug: Bug, device: str, tmp_path: Path) -> None:
+    for folder in ("core", "cuda"):
+        shutil.copytree(build.CSRC / folder, tmp_path / folder)
+    broken = tmp_path / "cuda" / bug.file
+    source = broken.read_text()
+    assert source.count(bug.old) == 1, f"{bug.file} has changed: find another way to break it"
+    broken.write_text(source.replace(bug.old, bug.new))
+    virtual_gpu.clear()
+    with (
+        virtual_gpu.running(
+            seed=3, patches={bug.file: build.ptx(tmp_path / "cuda" / f"{bug.unit}.cu", "80")}
+        ),
+        contextlib.suppress(RuntimeError),
+    ):  # a launch that was cut short says so
+        bug.call()
+    problems = {finding["problem"] for finding in virtual_gpu.findings()}
+    assert bug.finding in problems, f"found {problems or 'nothing'}"
+
+
+@pytest.mark.parametrize("device", [VIRTUAL])
+def test_the_same_calls_find_nothing_in_the_kernels_as_they_are(device: str) -> None:
+    virtual_gpu.clear()
+    for bug in BUGS:
+        bug.call()
+    assert virtual_gpu.findings() == []
