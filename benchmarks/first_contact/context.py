@@ -55,10 +55,9 @@ def virtual_gpu() -> ModuleType:
         )  # last: the installed package comes before the folder of the same name
     from tests import virtual_gpu
 
-    if virtual_gpu.build.find_nvcc() is None:
-        raise RuntimeError(
-            "--device virtual needs nvcc: on the PATH, in CUDA_HOME, or pip install nvidia-cuda-nvcc"
-        )
+    why = virtual_gpu.build.why_not()
+    if why is not None:
+        raise RuntimeError(f"--device virtual: {why}")
     return virtual_gpu
 
 
