@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,11 @@ class Counts:
     skipped: int = 0
 
 
-def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], list[Check]]:
-    """Counts by file, and what did not pass. A test that was skipped for want of the device failed."""
+def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], Counter[str], list[Check]]:
+    """Counts by file, reasons of those skipped, and what did not pass. A test that was skipped for want
+    of the device failed."""
     counts: dict[str, Counts] = {}
+    reasons: Counter[str] = Counter()
     bad = []
     for case in ElementTree.parse(path).iter("testcase"):
         file = case.get("classname", "").replace("tests.", "", 1)
@@ -45,9 +48,10 @@ def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], list[Check]]
             count.passed += 1
         else:
             count.skipped += 1
+            reasons[(skip.get("message") or "no reason")[:100]] += 1
             if device in (skip.get("message") or ""):
                 bad.append(check(name, False, f"skipped on its own device: {skip.get('message')}"))
-    return counts, bad
+    return counts, reasons, bad
 
 
 def operator_tests(context: Context) -> Outcome:
@@ -66,7 +70,7 @@ def operator_tests(context: Context) -> Outcome:
     if not junit.exists():
         last = (answer.stdout + answer.stderr).strip().splitlines()[-1:]
         return Outcome([check("pytest", False, f"ended with {answer.returncode}: {' '.join(last)}")])
-    counts, bad = read_junit(junit, kind)
+    counts, reasons, bad = read_junit(junit, kind)
     n_passed = sum(count.passed for count in counts.values())
     calls = json.loads(called.read_text()) if called.exists() else {}
     on_device = calls.get(kind, 0)
@@ -78,4 +82,9 @@ def operator_tests(context: Context) -> Outcome:
     ]
     cells = [["file", "passed", "failed", "skipped"]]
     cells += [[f, str(c.passed), str(c.failed), str(c.skipped)] for f, c in sorted(counts.items())]
-    return Outcome(checks, [Table(f"Tests on {context.device}", cells)])
+    tables = [Table(f"Tests on {context.device}", cells)]
+    if reasons:
+        shown = [[reason, str(n)] for reason, n in reasons.most_common()]
+        tables.append(Table("Skipped", [["why", "tests"], *shown]))
+    note = f"{n_passed} tests passed, {reasons.total()} skipped, {on_device} calls of operators"
+    return Outcome(checks, tables, note=note)
