@@ -39,7 +39,7 @@ from throughput_gpu import GpuMachine
 from throughput_graphs import graphs, propagation_cases
 from throughput_losses import loss_case, sampled_case
 from throughput_measure import CpuMachine, Machine, measure
-from throughput_report import Row, markdown, one_line, provenance, save
+from throughput_report import Row, first_line, markdown, one_line, provenance, save
 from throughput_retrieval import evaluation_cases, ranks_case, topk_cases, trained_cases
 
 from adaptau_ext.cuda import why_no_gpu
@@ -95,8 +95,7 @@ def run(
                             row.clocks = log.summary if device.type != "cpu" else ""
                             yield row
             except Exception as problem:  # the case itself could not be made
-                why = f"{type(problem).__name__}: {problem}".splitlines()[0]
-                yield Row(operation, "", "", 0, OURS, str(dtype)[6:], failure=why)
+                yield Row(operation, "", "", 0, OURS, str(dtype)[6:], failure=first_line(problem))
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 import torch
-from throughput_case import CPU, OURS, Case, Contenders, embeddings, read
+from throughput_case import CPU, OURS, Case, Contenders, embeddings, missing, read
 from torch import Tensor
 
 import adaptau_ext as ax
@@ -40,6 +40,33 @@ def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_ar
             yield name, data.train
 
 
+def adjacencies(r: scipy.sparse.csr_array, library: str) -> dict[str, Tensor]:
+    """The normalised adjacency of users and items, in each of PyTorch's sparse formats."""
+    n = sum(r.shape)
+    degree = np.concatenate([r.sum(1), r.sum(0)])
+    both = scipy.sparse.block_array([[None, r], [r.T, None]]).tocsr()
+    both.sort_indices()
+    inverse_root = scipy.sparse.diags_array(np.where(degree > 0, degree, 1) ** -0.5)
+    both = (inverse_root @ both @ inverse_root).astype(np.float32).tocoo()
+    coo = torch.sparse_coo_tensor(np.stack(both.coords), both.data, (n, n))
+    made = {"COO": coo.coalesce(), "COO uncoalesced": coo}
+    csr = coo.coalesce().to_sparse_csr()
+    for dtype in (torch.int64, torch.int32):
+        made[f"CSR {str(dtype)[6:]} ({library})"] = torch.sparse_csr_tensor(
+            csr.crow_indices().to(dtype), csr.col_indices().to(dtype), csr.values(), (n, n)
+        )
+    return made
+
+
+def on_device(matrix: Tensor, device: torch.device) -> Callable[[], Tensor]:
+    """The matrix there; where the device has no such format, whoever asks for it fails."""
+    try:
+        moved = matrix.to(device)
+    except Exception as problem:
+        return missing(f"{type(problem).__name__}: {problem}")  # type: ignore[return-value]
+    return lambda: moved
+
+
 def propagation_cases(
     named: Iterator[tuple[str, scipy.sparse.csr_array]],
     device: torch.device = CPU,
@@ -50,18 +77,7 @@ def propagation_cases(
     for data, r in named:
         n_users, n_items = r.shape
         n = n_users + n_items
-        degree = np.concatenate([r.sum(1), r.sum(0)])
-        both = scipy.sparse.block_array([[None, r], [r.T, None]]).tocsr()
-        both.sort_indices()
-        inverse_root = scipy.sparse.diags_array(np.where(degree > 0, degree, 1) ** -0.5)
-        both = (inverse_root @ both @ inverse_root).astype(np.float32).tocoo()
-        coo = torch.sparse_coo_tensor(np.stack(both.coords), both.data, (n, n))
-        matrices = {"COO": coo.coalesce().to(device), "COO uncoalesced": coo.to(device)}
-        for bits, dtype in ((64, torch.int64), (32, torch.int32)):
-            csr = coo.coalesce().to_sparse_csr()
-            matrices[f"CSR int{bits} ({library})"] = torch.sparse_csr_tensor(
-                csr.crow_indices().to(dtype), csr.col_indices().to(dtype), csr.values(), (n, n)
-            ).to(device)
+        matrices = {name: on_device(a, device) for name, a in adjacencies(r, library).items()}
         graph = graph_on(r, device)
         x = embeddings(n, d, "random", 0, device).requires_grad_()
         picked = torch.randperm(r.nnz, generator=torch.Generator().manual_seed(1))[:n_rows].numpy()
@@ -71,7 +87,7 @@ def propagation_cases(
         def hop(threads: int, graph=graph, x=x, matrices=matrices) -> Contenders:
             x = x.detach()
             sides = x.split([graph.n_users, graph.n_items])
-            peers = {f"torch {k}": lambda a=a: a @ x for k, a in matrices.items()}
+            peers = {f"torch {k}": lambda a=a: a() @ x for k, a in matrices.items()}
             return {OURS: lambda: graph.hop(*sides), **peers}
 
         def step(
@@ -107,8 +123,8 @@ def propagation_cases(
             by_csr = {k: a for k, a in matrices.items() if library in k}
             return {
                 OURS: ours,
-                **{f"torch {k}": lambda a=a: symmetric(a) for k, a in by_csr.items()},
-                "torch COO, autograd": lambda: naive(matrices["COO"]),
+                **{f"torch {k}": lambda a=a: symmetric(a()) for k, a in by_csr.items()},
+                "torch COO, autograd": lambda: naive(matrices["COO"]()),
             }
 
         shape = f"{n_users} + {n_items} nodes, {r.nnz} edges, d {d}"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from peak_memory import rise_mib
 from throughput_case import Case, Contenders, is_ours
-from throughput_report import Row
+from throughput_report import Row, first_line
 
 
 class Machine(Protocol):
@@ -93,7 +93,7 @@ def measure(
         try:
             action()
         except Exception as problem:
-            rows[name].failure = f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
+            rows[name].failure = first_line(problem)
         if rows[name].failure:  # after the handler, whose traceback keeps tensors alive
             rows[name].samples.clear()
             machine.recover()

@@ -53,6 +53,10 @@ class Row:
         return cls(**known | {"spread": tuple(saved["spread"] or (NAN, NAN))})
 
 
+def first_line(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}".splitlines()[0][:200]
+
+
 def commit() -> str:
     """The checkout's, with a mark where files differ from it."""
     git = subprocess.run(

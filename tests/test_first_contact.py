@@ -154,13 +154,14 @@ def test_junit_counts(tmp_path: Path) -> None:
         f'<testcase {name}"data"><skipped message="data set not there"/></testcase>'
         f'<testcase {name}"gpu"><skipped message="cuda is not available"/></testcase>'
     )
-    counts, bad = operator_tests.read_junit(junit(tmp_path / "x.xml", body), "cuda")
+    counts, reasons, bad = operator_tests.read_junit(junit(tmp_path / "x.xml", body), "cuda")
     found = counts["test_x"]
     assert (found.passed, found.failed, found.skipped) == (1, 2, 2)
     assert [check.note for check in bad] == [
         "1 is not 2", "no fixture", "skipped on its own device: cuda is not available"
     ]  # fmt: skip
     assert all(check.status == FAILED for check in bad)
+    assert reasons == {"data set not there": 1, "cuda is not available": 1}
 
 
 def test_missing_peers_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from first_contact import models
@@ -16,6 +18,16 @@ def test_model_gives_the_designs_table(d: int) -> None:
     model = loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16, whole_peak=True)
     assert model.predicted == pytest.approx(MODEL_H100[d], rel=0.005)
     assert loss_limits(H100, 8192, 1_024_000, d, torch.bfloat16).predicted < model.predicted
+
+
+@pytest.mark.parametrize("d", [64, 128, 256])
+def test_predictions_on_the_verification_page(d: int) -> None:
+    a100, h100, whole = (
+        round(loss_limits(gpu, 8192, 1_024_000, d, torch.bfloat16, whole_peak).predicted)
+        for gpu, whole_peak in ((A100, False), (H100, False), (H100, True))
+    )
+    page = (Path(__file__).parents[1] / "docs" / "verification.md").read_text()
+    assert f"| {d} | {a100}{' TFLOP/s' if d == 64 else ''} | {h100} | {whole} |" in page
 
 
 def test_model_knows_what_the_kernels_do_beyond() -> None:

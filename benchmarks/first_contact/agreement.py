@@ -8,6 +8,7 @@ from torch import Tensor
 from first_contact.calls import MEDIUM, TINY, Call, detached, every_call
 from first_contact.context import Context
 from first_contact.outcome import Outcome, attempt
+from first_contact.stability import virtual_findings
 
 # Of an output's norm. Far above what either side's budget allows (tests/budget.py has those): this step
 # looks for what is wrong, not for what is imprecise.
@@ -17,8 +18,9 @@ ALLOWED = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 2e-2}
 ALLOWED_INTEGERS = 0.05
 
 
-def compare(call: Call, twin: Call) -> str:
-    found, expected = detached(call.run()), detached(twin.run())
+def compare(call: Call, twins: dict[str, Call]) -> str:
+    found = detached(call.run())
+    expected = detached(twins[call.name].run())
     assert len(found) == len(expected), f"{len(found)} outputs, expected {len(expected)}"
     allowed = ALLOWED[call.name.rpartition(", ")[2]]
     worst = 0.0
@@ -46,9 +48,7 @@ def difference(x: Tensor, y: Tensor, position: int, allowed: float) -> float:
 
 def agreement(context: Context) -> Outcome:
     size = MEDIUM if context.hardware else TINY
-    pairs = zip(
-        every_call(torch.device(context.device), size),
-        every_call(torch.device("cpu"), size),
-        strict=True,
-    )
-    return Outcome([attempt(call.name, lambda: compare(call, twin)) for call, twin in pairs])
+    twins = {twin.name: twin for twin in every_call(torch.device("cpu"), size)}
+    calls = every_call(torch.device(context.device), size)
+    checks = [attempt(call.name, lambda: compare(call, twins)) for call in calls]
+    return Outcome(checks + virtual_findings(context))

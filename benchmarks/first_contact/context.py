@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -46,6 +47,20 @@ class Context:
         return cls(**saved | {key: tuple(saved[key]) for key in ("without", "tests")})
 
 
+def virtual_gpu() -> ModuleType:
+    """tests/virtual_gpu, which only the checkout has."""
+    if str(ROOT) not in sys.path:
+        sys.path.append(
+            str(ROOT)
+        )  # last: the installed package comes before the folder of the same name
+    from tests import virtual_gpu
+
+    why = virtual_gpu.build.why_not()
+    if why is not None:
+        raise RuntimeError(f"--device virtual: {why}")
+    return virtual_gpu
+
+
 def load(device: str) -> torch.device:
     """The device, made ready; RuntimeError with the way out where it cannot be had."""
     if device.startswith("cuda"):
@@ -55,12 +70,7 @@ def load(device: str) -> torch.device:
         if torch.device(device).index is not None:
             torch.cuda.set_device(torch.device(device))
     elif device == "virtual":
-        sys.path.append(str(ROOT))
-        try:
-            from tests.virtual_gpu import torch_device
-        except ImportError as gone:
-            raise RuntimeError(f"--device virtual: the virtual GPU is not there ({gone})") from gone
-        torch_device.load()
+        virtual_gpu().load()
     elif device != "cpu":
         raise RuntimeError(f"--device must be cuda, cuda:N, virtual or cpu, got {device}")
     return torch.device(device)

@@ -16,7 +16,7 @@ from throughput_report import commit, cpu_name
 
 import adaptau_ext
 from adaptau_ext.cuda import OPERATORS, why_no_gpu
-from first_contact.context import Context
+from first_contact.context import Context, virtual_gpu
 from first_contact.outcome import (
     ELSEWHERE,
     LEFT_OUT,
@@ -45,6 +45,8 @@ PEERS = {
 
 def library(device: str) -> Path | None:
     """The shared object that the device's kernels come from."""
+    if device == "virtual":
+        return virtual_gpu().build.library()  # type: ignore[no-any-return]
     name = "_cuda" if device.startswith("cuda") else "_C"
     found = sorted(Path(adaptau_ext.__file__).parent.glob(f"{name}*.so"))
     return found[0] if found else None

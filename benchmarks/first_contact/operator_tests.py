@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,8 @@ TESTS = (
     "tests/test_graph.py", "tests/test_precision.py", "tests/test_autograd.py",
 )  # fmt: skip
 RUNNER = Path(__file__).with_name("pytest_with_proof.py")
-# What PyTorch calls the device, where that is another name.
-DEVICE_TYPES: dict[str, str] = {}
+# Tests name their device in brackets; -k looks at that.
+CHOICE = {"cuda": "cuda", "virtual": "virtual", "cpu": "not virtual and not cuda"}
 
 
 @dataclass
@@ -29,9 +29,11 @@ class Counts:
     skipped: int = 0
 
 
-def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], list[Check]]:
-    """Counts by file, and what did not pass. A test that was skipped for want of the device failed."""
+def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], Counter[str], list[Check]]:
+    """Counts by file, reasons of those skipped, and what did not pass. A test that was skipped for want
+    of the device failed."""
     counts: dict[str, Counts] = {}
+    reasons: Counter[str] = Counter()
     bad = []
     for case in ElementTree.parse(path).iter("testcase"):
         file = case.get("classname", "").replace("tests.", "", 1)
@@ -46,9 +48,10 @@ def read_junit(path: Path, device: str) -> tuple[dict[str, Counts], list[Check]]
             count.passed += 1
         else:
             count.skipped += 1
+            reasons[(skip.get("message") or "no reason")[:100]] += 1
             if device in (skip.get("message") or ""):
                 bad.append(check(name, False, f"skipped on its own device: {skip.get('message')}"))
-    return counts, bad
+    return counts, reasons, bad
 
 
 def operator_tests(context: Context) -> Outcome:
@@ -57,23 +60,20 @@ def operator_tests(context: Context) -> Outcome:
     junit, called = folder / "tests.xml", folder / "tests-calls.json"
     for path in (junit, called):
         path.unlink(missing_ok=True)
-    command = [
-        sys.executable, str(RUNNER), str(called), *(context.tests or TESTS), "-q", "--no-cov", "-p",
-        "no:cacheprovider", f"--junitxml={junit}",
-    ]  # fmt: skip
     kind = context.device.partition(":")[0]
-    environment = os.environ | {"ADAPTAU_TEST_DEVICE": kind}
-    answer = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    command = [
+        sys.executable, str(RUNNER), str(called), *(context.tests or TESTS), "-k", CHOICE[kind], "-q",
+        "--no-cov", "-p", "no:cacheprovider", f"--junitxml={junit}",
+    ]  # fmt: skip
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     (folder / "tests.txt").write_text(answer.stdout + answer.stderr)
     if not junit.exists():
         last = (answer.stdout + answer.stderr).strip().splitlines()[-1:]
         return Outcome([check("pytest", False, f"ended with {answer.returncode}: {' '.join(last)}")])
-    counts, bad = read_junit(junit, kind)
+    counts, reasons, bad = read_junit(junit, kind)
     n_passed = sum(count.passed for count in counts.values())
     calls = json.loads(called.read_text()) if called.exists() else {}
-    on_device = calls.get(DEVICE_TYPES.get(kind, kind), 0)
+    on_device = calls.get(kind, 0)
     checks = [
         check("pytest", answer.returncode == 0, f"{n_passed} passed, exit status {answer.returncode}"),
         check("tests passed", n_passed > 0, f"{n_passed}, at least one is needed"),
@@ -82,4 +82,9 @@ def operator_tests(context: Context) -> Outcome:
     ]
     cells = [["file", "passed", "failed", "skipped"]]
     cells += [[f, str(c.passed), str(c.failed), str(c.skipped)] for f, c in sorted(counts.items())]
-    return Outcome(checks, [Table(f"Tests on {context.device}", cells)])
+    tables = [Table(f"Tests on {context.device}", cells)]
+    if reasons:
+        shown = [[reason, str(n)] for reason, n in reasons.most_common()]
+        tables.append(Table("Skipped", [["why", "tests"], *shown]))
+    note = f"{n_passed} tests passed, {reasons.total()} skipped, {on_device} calls of operators"
+    return Outcome(checks, tables, note=note)

@@ -37,6 +37,7 @@ class Outcome:
     checks: list[Check] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    note: str = ""  # says more than how many checks passed, where they did
 
     @property
     def status(self) -> str:
@@ -54,6 +55,8 @@ class Outcome:
         """One line: how many passed, and the first that did not."""
         if not self.checks:
             return "nothing was checked"
+        if self.note and self.status == PASSED:
+            return self.note
         counts = {s: [c.status for c in self.checks].count(s) for s in (PASSED, FAILED, MISSING)}
         others = len(self.checks) - sum(counts.values())
         parts = [f"{n} {status}" for status, n in counts.items() if n]
@@ -74,6 +77,7 @@ class Outcome:
             [Check(**check) for check in saved["checks"]],
             [Table(**table) for table in saved["tables"]],
             saved["data"],
+            saved["note"],
         )
 
     @classmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 from first_contact.calls import MEDIUM, TINY, Call, detached, every_call, same_bits
-from first_contact.context import Context
-from first_contact.outcome import ELSEWHERE, Outcome, attempt
+from first_contact.context import Context, virtual_gpu
+from first_contact.outcome import ELSEWHERE, Check, Outcome, attempt, check
 
 REPEATS = 100
 SPIN_SECONDS = 0.5
@@ -36,14 +37,25 @@ class Disturbance:
                 torch.mm(self.a, self.a)
 
 
+@contextmanager
+def conditions(n: int, context: Context, disturbance: Disturbance | None) -> Iterator[None]:
+    """Of the n-th run: on the virtual GPU the order of blocks and warps, on a GPU what else goes on."""
+    if disturbance is not None and n > 0:
+        spoil_free_memory(torch.device(context.device))
+        if n % 2:
+            disturbance.start()
+    order = virtual_gpu().running(seed=n) if context.device == "virtual" else nullcontext()
+    with order:
+        yield
+
+
 def repeat(call: Call, repeats: int, context: Context, disturbance: Disturbance | None) -> str:
-    first = detached(call.run())
-    for n in range(1, repeats):
-        if disturbance is not None:
-            spoil_free_memory(torch.device(context.device))
-            if n % 2:
-                disturbance.start()
-        assert same_bits(detached(call.run()), first), f"run {n} differs from run 0"
+    first: list[Tensor] = []
+    for n in range(repeats):
+        with conditions(n, context, disturbance):
+            found = detached(call.run())
+        first = first or found
+        assert same_bits(found, first), f"run {n} differs from run 0"
     return f"{repeats} runs"
 
 
@@ -56,7 +68,16 @@ def determinism(context: Context) -> Outcome:
             attempt(call.name, lambda: repeat(call, repeats, context, disturbance))
             for call in every_call(device, size)
         ]
+        + virtual_findings(context)
     )
+
+
+def virtual_findings(context: Context) -> list[Check]:
+    """What the virtual GPU's checks found since it was loaded; nothing elsewhere."""
+    if context.device != "virtual":
+        return []
+    found = virtual_gpu().findings()
+    return [check("the virtual GPU's checks", not found, str(found[:2])[:500] if found else "")]
 
 
 def captured(call: Call) -> str:

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gpu_info import ClockLog
 from throughput_case import OURS, is_ours
 from throughput_gpu import GpuMachine
 from throughput_measure import CpuMachine, Machine, measure
-from throughput_report import Row, one_line, table
+from throughput_report import Row, first_line, one_line, table
 
 from first_contact.context import Context
 from first_contact.isolate import SCRIPT, tail
@@ -93,14 +94,18 @@ def worker(context: Context, given: dict[str, Any]) -> None:
 
         progress(PREPARING)
         with ClockLog(device) as log:
-            rows = measure(planned.make(device), machine, given["seconds"], blamed, progress)
+            try:
+                case = planned.make(device)
+                rows = measure(case, machine, given["seconds"], blamed, progress)
+            except Exception as problem:
+                rows = [failed_row(planned, OURS, first_line(problem))]
+                traceback.print_exc()
+            machine.recover()
         rows += [failed_row(planned, name, why) for name, why in blamed.items()]
         for row in rows:
             row.clocks = log.summary if context.hardware else ""
             print(one_line(row), flush=True)
         journal.add(planned.name, rows)
-        if context.hardware:
-            machine.recover()
 
 
 def failed_row(planned: Planned, contender: str, why: str) -> Row:

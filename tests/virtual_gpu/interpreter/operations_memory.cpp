@@ -129,7 +129,8 @@ void copy_async(Warp& w, const Instruction& i, Mask mask) {
 
 // Groups are those of a warp, which is what they are as long as its lanes commit together.
 void commit_copies(Warp& w, const Instruction&, Mask mask) {
-  if (mask != w.live) throw Abort("cp.async.commit_group by part of a warp is not modelled");
+  if (mask != w.live)
+    throw std::runtime_error("cp.async.commit_group by part of a warp is not modelled");
   w.copies.emplace_back();
 }
 

@@ -34,13 +34,14 @@ cudaError_t check(const Function& f, dim3 grid, dim3 block, size_t dynamic_share
 }
 
 // What ends a kernel on a GPU; the rest (races, uninitialised values) it would not notice.
-cudaError_t error_of(Problem problem) {
+cudaError_t error_of(Problem problem, bool completed) {
   switch (problem) {
     case Problem::assertion: return cudaErrorAssert;
     case Problem::out_of_bounds: return cudaErrorIllegalAddress;
     case Problem::misaligned: return cudaErrorMisalignedAddress;
     case Problem::trap: return cudaErrorLaunchFailure;
     case Problem::deadlock: return cudaErrorLaunchTimeout;
+    case Problem::divergent_barrier: return completed ? cudaSuccess : cudaErrorLaunchTimeout;
     default: return cudaSuccess;
   }
 }
@@ -65,12 +66,12 @@ cudaError_t run(const Function& f, dim3 grid, dim3 block, void** arguments, size
   } catch (const std::exception& error) {
     return remember(cudaErrorLaunchFailure, error.what());
   }
-  for (const Finding& one : findings())
-    if (one.count > before[place(one)] && error_of(one.problem) != cudaSuccess)
-      return remember(error_of(one.problem),
-                      one.file + ":" + std::to_string(one.source_line) + ": " + one.message);
-  return completed ? cudaSuccess
-                   : remember(cudaErrorLaunchFailure, "the interpreter could not go on");
+  for (const Finding& one : findings()) {
+    const cudaError_t error = error_of(one.problem, completed);
+    if (error != cudaSuccess && one.count > before[place(one)])
+      return remember(error, one.file + ":" + std::to_string(one.source_line) + ": " + one.message);
+  }
+  return completed ? cudaSuccess : remember(cudaErrorLaunchFailure);
 }
 
 cudaError_t check_and_run(const void* function, dim3 grid, dim3 block, void** arguments,
