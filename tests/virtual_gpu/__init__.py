@@ -46,6 +46,14 @@ class Device(ModuleType):
         return False
 
     @staticmethod
+    def get_rng_state(device: object = None) -> torch.Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    @staticmethod
+    def set_rng_state(state: torch.Tensor, device: object = None) -> None:
+        """There is none: random numbers come from the CPU's generator."""
+
+    @staticmethod
     def manual_seed_all(seed: int) -> None:
         """Random numbers come from the CPU's generator."""
 
