@@ -60,8 +60,9 @@ struct Hop {
 
 // Tiles first, first + stride, .. of a row's edges from `begin` on.
 template <class Shape>
-__device__ __forceinline__ void add_neighbours(const HopSide& hop, const RowTable& table,
-                                               int64_t begin, int64_t end, int first, int stride,
+__device__ __forceinline__ void add_neighbours(const HopSide& hop,
+                                               const typename Shape::Reader& table, int64_t begin,
+                                               int64_t end, int first, int stride,
                                                typename Shape::Floats& sum) {
   const int lane = threadIdx.x % 32, group = lane / Shape::Lanes;
   for (int64_t tile = begin + first * 32; tile < end; tile += stride * 32) {
@@ -80,7 +81,7 @@ __device__ __forceinline__ void add_neighbours(const HopSide& hop, const RowTabl
       for (int j = 0; j < Shape::kInFlight; ++j) {
         const int32_t row = __shfl_sync(kAllLanes, neighbour, step + group * Shape::kInFlight + j);
         rows[j] = {};
-        if (row >= 0) rows[j].load(table, row);
+        if (row >= 0) rows[j] = table.read(row);
       }
 #pragma unroll
       for (int j = 0; j < Shape::kInFlight; ++j) sum.add(1, rows[j]);
@@ -97,9 +98,9 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
   const int64_t first_row =
       static_cast<int64_t>(blockIdx.x - (is_item ? hop.user_blocks : 0)) * kWarps;
   const int first_column = static_cast<int>(blockIdx.y) * Shape::kColumns;
-  const RowTable table{reinterpret_cast<const char*>(s.table + first_column),
-                       static_cast<int32_t>(hop.ld * sizeof(float)),
-                       static_cast<int>(hop.ld) - first_column};
+  const typename Shape::Reader table({reinterpret_cast<const char*>(s.table + first_column),
+                                      static_cast<int32_t>(hop.ld * sizeof(float)),
+                                      static_cast<int>(hop.ld) - first_column});
   const int warp = threadIdx.x / 32;
 
   auto node_of = [&](int64_t row) {

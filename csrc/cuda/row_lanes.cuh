@@ -5,6 +5,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <type_traits>
+
 #include "row_table.h"
 
 namespace adaptau::cuda {
@@ -51,29 +53,39 @@ __device__ __forceinline__ float sum_and_share(float (&value)[N]) {
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-__device__ __forceinline__ void round_to(float x, float& out) { out = x; }
-__device__ __forceinline__ void round_to(float x, __nv_bfloat16& out) {
-  out = __float2bfloat16_rn(x);
-}
-__device__ __forceinline__ void round_to(float x, __half& out) { out = __float2half_rn(x); }
 
 // 16 bytes of a row.
 template <class E>
 struct alignas(16) Chunk {
   static constexpr int kElements = 16 / static_cast<int>(sizeof(E));
-  E element[kElements];
-  __device__ __forceinline__ float operator[](int k) const { return to_float(element[k]); }
-};
+  uint32_t word[4];
 
-// Elements [column, column + kElements) of a row, zero from the last column on.
-template <class E>
-__device__ __forceinline__ Chunk<E> load_chunk(const RowTable& t, int32_t row, int column) {
-  Chunk<E> chunk{};
-  if (column < t.columns)
-    *reinterpret_cast<uint4*>(&chunk) = __ldg(reinterpret_cast<const uint4*>(
-        t.data + column * sizeof(E) + static_cast<int64_t>(row) * t.row_bytes));
-  return chunk;
-}
+  __device__ __forceinline__ float operator[](int k) const {
+    if constexpr (sizeof(E) == 4) {
+      return __uint_as_float(word[k]);
+    } else if constexpr (std::is_same_v<E, __nv_bfloat16>) {  // the upper half of a float
+      return __uint_as_float(k % 2 ? word[k / 2] & 0xffff0000u : word[k / 2] << 16);
+    } else {
+      const __half2 pair = *reinterpret_cast<const __half2*>(&word[k / 2]);
+      return k % 2 ? __high2float(pair) : __low2float(pair);
+    }
+  }
+  __device__ __forceinline__ void multiply(float scale) {
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      if constexpr (sizeof(E) == 4) {
+        word[w] = __float_as_uint((*this)[w] * scale);
+      } else {
+        const float low = (*this)[2 * w] * scale, high = (*this)[2 * w + 1] * scale;
+        if constexpr (std::is_same_v<E, __nv_bfloat16>) {
+          *reinterpret_cast<__nv_bfloat162*>(&word[w]) = __floats2bfloat162_rn(low, high);
+        } else {
+          *reinterpret_cast<__half2*>(&word[w]) = __floats2half2_rn(low, high);
+        }
+      }
+    }
+  }
+};
 
 // How the columns of a row lie over the lanes: chunk c of lane l of a group holds those from
 // (c * Lanes + l) * kElements on. `Sliced`: the warps of a block hold a slice of the columns each,
@@ -91,16 +103,10 @@ struct RowShape {
 
   struct Row {
     Chunk<E> chunk[Chunks];
-    __device__ __forceinline__ void load(const RowTable& t, int32_t row) {
-#pragma unroll
-      for (int c = 0; c < Chunks; ++c) chunk[c] = load_chunk<E>(t, row, column(c));
-    }
     // Exact where a row's length asks for it: powers of two.
     __device__ __forceinline__ void multiply(float scale) {
 #pragma unroll
-      for (int c = 0; c < Chunks; ++c)
-#pragma unroll
-        for (int k = 0; k < kElements; ++k) round_to(chunk[c][k] * scale, chunk[c].element[k]);
+      for (int c = 0; c < Chunks; ++c) chunk[c].multiply(scale);
     }
     __device__ __forceinline__ float largest() const {
       float top = 0;
@@ -110,14 +116,52 @@ struct RowShape {
         for (int k = 0; k < kElements; ++k) top = fmaxf(top, fabsf(chunk[c][k]));
       return top;
     }
-    __device__ __forceinline__ float square() const {
-      float sum = 0;
+  };
+
+  // Reads rows of a table. Lanes beyond its last column read the last chunk again: a load that
+  // nothing guards is one instruction, and where it matters the extra chunk counts as zero.
+  class Reader {
+   public:
+    __device__ __forceinline__ explicit Reader(const RowTable& t) : row_bytes_(t.row_bytes) {
+#pragma unroll
+      for (int c = 0; c < Chunks; ++c) {
+        inside_[c] = column(c) < t.columns;
+        base_[c] = t.data + min(column(c), t.columns - kElements) * static_cast<int>(sizeof(E));
+      }
+    }
+    __device__ __forceinline__ Row read(int32_t row) const {
+      Row result;
 #pragma unroll
       for (int c = 0; c < Chunks; ++c)
+        *reinterpret_cast<uint4*>(&result.chunk[c]) = __ldg(
+            reinterpret_cast<const uint4*>(base_[c] + static_cast<int64_t>(row) * row_bytes_));
+      return result;
+    }
+    // With zeros beyond the last column.
+    __device__ __forceinline__ Row read_whole(int32_t row) const {
+      Row result = read(row);
 #pragma unroll
-        for (int k = 0; k < kElements; ++k) sum = fmaf(chunk[c][k], chunk[c][k], sum);
+      for (int c = 0; c < Chunks; ++c)
+        if (!inside_[c]) result.chunk[c] = {};
+      return result;
+    }
+    // This lane's part of a row's square sum.
+    __device__ __forceinline__ float square(const Row& row) const {
+      float sum = 0;
+#pragma unroll
+      for (int c = 0; c < Chunks; ++c) {
+        float part = 0;
+#pragma unroll
+        for (int k = 0; k < kElements; ++k) part = fmaf(row.chunk[c][k], row.chunk[c][k], part);
+        sum += inside_[c] ? part : 0;
+      }
       return sum;
     }
+
+   private:
+    const char* base_[Chunks];
+    int32_t row_bytes_;
+    bool inside_[Chunks];
   };
 
   // The same columns in float32.
@@ -281,12 +325,13 @@ __device__ __forceinline__ UnitScale unit_scale(float square, Largest largest, S
 
 // Of a row that a group holds, the same row in all groups of a warp; multiplies the row by scale.
 template <class Shape>
-__device__ __forceinline__ UnitScale make_unit(typename Shape::Row& row, float square) {
+__device__ __forceinline__ UnitScale make_unit(const typename Shape::Reader& reader,
+                                               typename Shape::Row& row, float square) {
   return unit_scale(
       square, [&] { return Shape::max(row.largest()); },
       [&](float scale) {
         row.multiply(scale);
-        return Shape::sum(row.square());
+        return Shape::sum(reader.square(row));
       });
 }
 

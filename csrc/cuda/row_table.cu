@@ -10,7 +10,7 @@ int64_t element_size(const Matrix& m) {
 }
 int64_t padded_columns(const Matrix& m) {
   const int64_t chunk = 16 / element_size(m);
-  return (m.cols + chunk - 1) / chunk * chunk;
+  return m.cols == 0 ? chunk : (m.cols + chunk - 1) / chunk * chunk;
 }
 
 template <class Bits>
@@ -35,8 +35,8 @@ void launch(const Matrix& m, void* copy, cudaStream_t stream) {
 
 int64_t packed_bytes(const Matrix& m) {
   const int64_t size = element_size(m), chunk = 16 / size;
-  const bool as_it_is = m.col_stride == 1 && m.cols % chunk == 0 && m.row_stride % chunk == 0 &&
-                        m.row_stride * size <= INT32_MAX &&
+  const bool as_it_is = m.cols > 0 && m.col_stride == 1 && m.cols % chunk == 0 &&
+                        m.row_stride % chunk == 0 && m.row_stride * size <= INT32_MAX &&
                         reinterpret_cast<uintptr_t>(m.data) % 16 == 0;
   return as_it_is ? 0 : m.rows * padded_columns(m) * size;
 }

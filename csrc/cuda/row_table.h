@@ -13,7 +13,7 @@ namespace adaptau::cuda {
 struct RowTable {
   const char* data;
   int32_t row_bytes;  // from one row to the next
-  int columns;        // whole chunks of 16 bytes
+  int columns;        // whole chunks of 16 bytes, at least one
 };
 
 // Size of the copy, 0 if none is needed.

@@ -46,6 +46,7 @@ __device__ __forceinline__ void add_entries(const ItemPass& pass, int64_t first,
   const int64_t negatives = call.problem.n_rows * N;
   const bool all = call.problem.terms.denominator == Denominator::all;
   const int lane = threadIdx.x % 32, group = lane / Shape::Lanes;
+  const typename Shape::Reader reader(call.users);
   for (int64_t tile = first; tile < last; tile += 32) {
     float weight = 0, scale = 1;
     int32_t user = 0;
@@ -73,7 +74,7 @@ __device__ __forceinline__ void add_entries(const ItemPass& pass, int64_t first,
       const int base = step + group * Shape::kInFlight;
 #pragma unroll
       for (int j = 0; j < Shape::kInFlight; ++j)
-        users[j].load(call.users, __shfl_sync(kAllLanes, user, base + j));
+        users[j] = reader.read(__shfl_sync(kAllLanes, user, base + j));
       if (scaled) {
 #pragma unroll
         for (int j = 0; j < Shape::kInFlight; ++j)
@@ -133,20 +134,18 @@ __global__ void __launch_bounds__(Shape::max_threads(kItemWarps), 1)
   }
   if (out.grad_log_q != nullptr && Shape::writes()) out.grad_log_q[item] = sums.log_q;
   if (out.grad_items == nullptr) return;
-  typename Shape::Row raw;
+  const typename Shape::Reader items(pass.call.items);
   if (first < last && p.terms.normalize.item) {
-    raw.load(pass.call.items, static_cast<int32_t>(item));
-    const UnitScale unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
+    typename Shape::Row raw = items.read_whole(static_cast<int32_t>(item));
+    const UnitScale unit = make_unit<Shape>(items, raw, Shape::sum(items.square(raw)));
     typename Shape::Floats unit_row;
     unit_row.clear();
     unit_row.add(unit.inverse, raw);
     gradient.add(-Shape::sum(unit_row.dot(gradient)), unit_row);
     gradient.multiply(unit.inverse_norm());
   }
-  if (first < last && p.item_l2 != 0) {
-    raw.load(pass.call.items, static_cast<int32_t>(item));
-    gradient.add(static_cast<float>(p.item_l2) * sums.uses, raw);
-  }
+  if (first < last && p.item_l2 != 0)
+    gradient.add(static_cast<float>(p.item_l2) * sums.uses, items.read(static_cast<int32_t>(item)));
   gradient.store(out.grad_items + item * d, d);
 }
 

@@ -9,11 +9,12 @@
 //
 // Traffic, B rows, N negatives, item rows of r bytes: B N r is gathered, out of the second-level
 // cache where the item table fits (41k x 64 float32 are 10 MB, of 40 to 126 MB), in sectors that
-// are read whole; 4 B N are read (ids) and 4 B N written (logits), streamed past the cached table;
-// the user's row and results are small. At r = 256 that is 32 bytes gathered for each byte
-// streamed; 17 instructions a negative (of a warp, d = 64) take about half of the time that the
-// gather takes at the 24 bytes a cycle that an SM of an H100 gets from that cache, so the gather is
-// the limit.
+// are read whole; 4 B N bytes are read (ids) and 4 B N written (logits), streamed past the cached
+// table; the user's row and the results are small. Predicted for an H100 at d = 64, whose
+// second-level cache gives an SM about 24 bytes a cycle: a negative's row takes 11 cycles in
+// float32, 5.3 in 16 bits, and its 25 or 20 instructions (of a warp, from the machine code for
+// sm_90) 6 or 5 cycles of the four schedulers. The gather is the limit in float32, both are in 16
+// bits.
 #pragma once
 
 #include <cassert>
@@ -33,7 +34,8 @@ constexpr float kLog2eFloat = 1.44269504f;
 // Rows whose square sum leaves float32's range, zero rows among them: seldom, so all of a step's
 // rows are done again. Lane l keeps the results of item l * kInFlight / Lanes of its group.
 template <class Shape>
-__device__ __forceinline__ void rescue(typename Shape::Row (&items)[Shape::kInFlight],
+__device__ __forceinline__ void rescue(const typename Shape::Reader& reader,
+                                       typename Shape::Row (&items)[Shape::kInFlight],
                                        const typename Shape::Floats& user, float square,
                                        float& score, UnitScale& unit) {
   constexpr int kLanesAnItem = Shape::Lanes / Shape::kInFlight;
@@ -47,7 +49,7 @@ __device__ __forceinline__ void rescue(typename Shape::Row (&items)[Shape::kInFl
     const float scale = rescued ? rescue_scale(largest) : 1;
     items[j].multiply(scale);
     const float new_score = Shape::sum(user.dot(items[j]));
-    const float new_square = Shape::sum(items[j].square());
+    const float new_square = Shape::sum(reader.square(items[j]));
     if (lane % Shape::Lanes / kLanesAnItem == j) {
       score = new_score;
       unit = {scale, inverse_length(new_square)};
@@ -69,6 +71,7 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
              wants_sums = call.out.grad_users != nullptr, wants_squares = p.item_l2 != 0;
   const bool keeps_logits = call.logits != nullptr && (!Shape::Sliced || threadIdx.x < 32);
   const float scale = kLog2eFloat / p.terms.tau[b];
+  const typename Shape::Reader reader(call.items);
   const int32_t* ids = call.ids + b * N;
   const int32_t stand_in =
       call.ids[p.n_rows * N + b];  // beyond the last: the positive, not counted
@@ -86,12 +89,12 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
       const int base = step + group * kInFlight;
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j)
-        items[j].load(call.items, __shfl_sync(kAllLanes, id, base + j));
+        items[j] = reader.read(__shfl_sync(kAllLanes, id, base + j));
       float products[kInFlight], own_products[kInFlight];
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
         products[j] = user.dot(items[j]);
-        own_products[j] = items[j].square();
+        own_products[j] = reader.square(items[j]);
       }
       float score = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(products));
       const float square = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(own_products));
@@ -99,7 +102,7 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
       if (p.terms.normalize.item) {
         unit.inverse = rsqrtf(square);
         if (__any_sync(kAllLanes, !is_safe_square(square)))
-          rescue<Shape>(items, user, square, score, unit);
+          rescue<Shape>(reader, items, user, square, score, unit);
         score *= unit.inverse;
       }
       const int64_t n = tile * 32 + base + mine;
@@ -186,10 +189,10 @@ __device__ __forceinline__ typename Shape::Floats load_user(const SampledCall& c
   const SampledProblem<float>& p = call.problem;
   row = p.users != nullptr ? p.users[b] : b;
   assert(row >= 0 && row < p.user_table.rows && "users must lie in [0, n_users)");
-  typename Shape::Row raw;
-  raw.load(call.users, static_cast<int32_t>(row));
+  const typename Shape::Reader reader(call.users);
+  typename Shape::Row raw = reader.read_whole(static_cast<int32_t>(row));
   unit = {1, 1};
-  if (p.terms.normalize.user) unit = make_unit<Shape>(raw, Shape::sum(raw.square()));
+  if (p.terms.normalize.user) unit = make_unit<Shape>(reader, raw, Shape::sum(reader.square(raw)));
   typename Shape::Floats user;
   user.clear();
   user.add(unit.inverse, raw);
@@ -234,11 +237,11 @@ __global__ void __launch_bounds__(Shape::max_threads(kSplits), 1)
   UnitScale user_unit;
   const typename Shape::Floats user = load_user<Shape>(call, b, user_row, user_unit);
   const int64_t t = p.positives[b];
-  typename Shape::Row raw;
-  raw.load(call.items, static_cast<int32_t>(t));
-  const float square = Shape::sum(raw.square());
+  const typename Shape::Reader reader(call.items);
+  typename Shape::Row raw = reader.read_whole(static_cast<int32_t>(t));
+  const float square = Shape::sum(reader.square(raw));
   UnitScale unit{1, 1};
-  if (p.terms.normalize.item) unit = make_unit<Shape>(raw, square);
+  if (p.terms.normalize.item) unit = make_unit<Shape>(reader, raw, square);
   typename Shape::Floats positive;
   positive.clear();
   positive.add(unit.inverse, raw);
