@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import scipy.sparse
 import torch
 
 import adaptau_ext as ax
+from adaptau_ext.ops import Normalize
 from tests import virtual_gpu
 from tests.devices import VIRTUAL
 from tests.virtual_gpu import build
@@ -30,6 +32,23 @@ def loss(n_rows: int = 40, n_items: int = 150, d: int = 64) -> None:
 
 def topk(n_rows: int = 40, n_items: int = 700, k: int = 20) -> None:
     ax.topk(torch.randn(n_rows, 64).to("virtual"), torch.randn(n_items, 64).to("virtual"), k)
+
+
+def sampled(d: int = 24, normalize: Normalize = "none") -> None:
+    u = torch.randn(5, d).to("virtual").requires_grad_()
+    i = torch.randn(40, d).to("virtual").requires_grad_()
+    positives = torch.arange(5).to("virtual")
+    ax.sampled_adaptive_softmax(
+        u, i, None, positives, 5.0, n_negatives=150, seed=1, normalize=normalize
+    ).backward()
+
+
+def propagate() -> None:
+    """Two of the three users have more neighbours than their warps take for themselves."""
+    known = torch.ones(3, 900, dtype=torch.bool)
+    known[1, 5:] = False
+    graph = ax.BipartiteGraph(scipy.sparse.csr_array(known.numpy())).to("virtual")
+    graph.hop(torch.randn(3, 8).to("virtual"), torch.randn(900, 8).to("virtual"))
 
 
 @dataclass
@@ -102,6 +121,35 @@ BUGS = [
         "softmax", "race in global memory", lambda: loss(300, 20)),
     Bug("an id nobody checked", "masks.cu", "const int64_t target = p.target != nullptr ? p.target[user] : user;",
         "const int64_t target = p.n_items;", "masks", "assertion"),
+    Bug("a gradient overwritten while it is read", "sampled_rows.cuh",
+        "  __syncwarp();  // every group has read the row that one of them overwrites\n", "",
+        "sampled_f32", "race in global memory", sampled),
+    Bug("sums of warps read before they are there", "sampled_rows.cuh",
+        "  __syncthreads();  // every warp's sums are there\n", "",
+        "sampled_f32", "race in shared memory", sampled),
+    Bug("a logit that every slice keeps", "sampled_rows.cuh",
+        " && (!Shape::Sliced || threadIdx.x < 32)", "",
+        "sampled_f32", "race in global memory", lambda: sampled(600)),
+    Bug("slices summed up over the last sum", "row_lanes.cuh",
+        "      __syncthreads();  // the last sum has been read\n", "",
+        "sampled_f32", "race in shared memory", lambda: sampled(600)),
+    Bug("rows read beyond the last column", "row_lanes.cuh",
+        "min(column(c), t.columns - kElements)", "column(c)",
+        "sampled_f32", "out of bounds", sampled),
+    Bug("an item that half a warp rescues", "sampled_rows.cuh",
+        "if (__any_sync(kAllLanes, !is_safe_square(square)))", "if (threadIdx.x % 32 < 16)",
+        "sampled_f32", "divergent barrier", lambda: sampled(24, "both")),
+    Bug("an entry beyond the last", "sampled_items.cuh",
+        "if (tile + lane < last) {", "if (tile + lane <= last) {",
+        "sampled_f32", "out of bounds", sampled),
+    Bug("parts of a long row overwritten while they are read", "propagate.cu",
+        "    __syncthreads();  // the last row's parts have been read\n", "",
+        "propagate", "race in shared memory", propagate),
+    Bug("parts of a long row read before they are there", "propagate.cu",
+        "    __syncthreads();  // every warp's part is there\n", "",
+        "propagate", "race in shared memory", propagate),
+    Bug("neighbours beyond the last row", "propagate.cu", "if (row >= s.rows || !hop.edges) return;",
+        "if (!hop.edges) return;", "propagate", "out of bounds", propagate),
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+import scipy.sparse
 import torch
 
 import adaptau_ext as ax
@@ -67,3 +68,39 @@ def test_main_loops_waste_no_bandwidth(
     assert total["sectors"] <= SECTORS * total["ideal_sectors"], worst
     print(f"wavefronts {total['wavefronts'] / total['ideal_wavefronts']:.3f}, "
           f"sectors {total['sectors'] / total['ideal_sectors']:.3f} of the ideal")  # fmt: skip
+
+
+def sampled(dtype: torch.dtype, d: int) -> None:
+    u = torch.randn(4, d).to("virtual", dtype).requires_grad_()
+    i = torch.randn(60, d).to("virtual", dtype).requires_grad_()
+    positives = torch.arange(4).to("virtual")
+    ax.sampled_adaptive_softmax(u, i, None, positives, 0.2, n_negatives=320, seed=1).backward()
+
+
+def hop(dtype: torch.dtype, d: int) -> None:
+    csr = scipy.sparse.random_array((40, 60), density=0.3, format="csr", rng=0)
+    csr.sort_indices()
+    users, items = torch.randn(40, d).to("virtual", dtype), torch.randn(60, d).to("virtual", dtype)
+    ax.BipartiteGraph(csr).to("virtual").hop(users, items)
+
+
+@pytest.mark.parametrize("device", [VIRTUAL])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", [64, 128, 256])
+@pytest.mark.parametrize(
+    ("call", "kernel"),
+    [(sampled, "sampled_sums_kernel"), (sampled, "sampled_items_kernel"), (hop, "hop_kernel")],
+)
+def test_rows_are_gathered_in_whole_sectors(
+    call: Callable[[torch.dtype, int], None], kernel: str, d: int, dtype: torch.dtype, device: str
+) -> None:
+    """These kernels are bound by their gathers: of 16 bytes a lane, each sector read once."""
+    virtual_gpu.clear()
+    call(dtype, d)
+    gathers = [
+        line
+        for line in virtual_gpu.line_counts()
+        if kernel in line["kernel"] and line["instruction"].startswith("ld.global.nc.v4")
+    ]
+    assert sum(line["warps"] for line in gathers) > 0
+    assert sum(x["sectors"] for x in gathers) == sum(x["ideal_sectors"] for x in gathers)

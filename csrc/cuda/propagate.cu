@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
     part.sum_groups();
     __syncthreads();  // the last row's parts have been read
     part.store(parts[warp], Shape::kColumns);
-    __syncthreads();
+    __syncthreads();  // every warp's part is there
     if (warp != w) continue;
     for (int other = 0; other < kWarps; ++other) {
       part.load(parts[other], Shape::kColumns);

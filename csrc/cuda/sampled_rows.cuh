@@ -160,7 +160,7 @@ __device__ __forceinline__ void merge_splits(bool wants_sums, NegativeSums& sums
   const int warp = threadIdx.x / 32;
   if (threadIdx.x % 32 == 0) all[warp] = sums;
   if (wants_sums) o.store(rows[warp], Shape::kColumns);
-  __syncthreads();
+  __syncthreads();  // every warp's sums are there
   if (warp != 0) return;
   sums = {kLowest, 0, kLowest, 0, 0, 0};
   for (int w = 0; w < kSplits; ++w) {
