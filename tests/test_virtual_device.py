@@ -183,8 +183,10 @@ def test_training_a_module() -> None:
 def test_backward_where_there_was_one_before() -> None:
     """PyTorch counts the devices that get a thread of their own in its first backward pass."""
     code = """
+import sys
 import torch
 torch.ones(1, requires_grad=True).sum().backward()
+sys.path.append(sys.argv[1])  # last: the installed package, not the folder beside us
 from tests import virtual_gpu
 virtual_gpu.load()
 x = torch.ones(3, device="virtual", requires_grad=True)
@@ -192,7 +194,7 @@ x = torch.ones(3, device="virtual", requires_grad=True)
 assert x.grad.tolist() == [2.0] * 3
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-c", code, ROOT], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
