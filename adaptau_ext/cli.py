@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,7 +15,8 @@ from rich.table import Table
 
 from adaptau_ext.data import DataError, Interactions, read_lightgcn, synthetic
 from adaptau_ext.recipes import RECIPES
-from adaptau_ext.training import EpochResult, MFTrainer, TrainConfig
+from adaptau_ext.training import EpochResult, TrainConfig, Trainer
+from adaptau_ext.training.run import Run
 
 app = typer.Typer(
     add_completion=False,
@@ -82,17 +81,15 @@ def load_data(config: TrainConfig) -> Interactions:
     return read_lightgcn(config.data, cold_users=config.cold_users, duplicates=config.duplicates)
 
 
-def _results_table(results: list[EpochResult], ks: tuple[int, ...]) -> Table:
-    """The last epoch, and the best one by NDCG at the largest cut-off."""
-    best = max(results, key=lambda result: result.metrics[f"ndcg@{max(ks)}"])
-    table = Table(title="Full ranking of the test items, training items masked")
-    for column in ("epoch", "k", "recall", "ndcg", "precision"):
+def _results_table(results: dict[str, Any], ks: tuple[int, ...]) -> Table:
+    """Test metrics of the best epoch, and on which split it was chosen."""
+    chosen = f"epoch {results['best_epoch']}, the best {results['selected_by']}"
+    table = Table(title=f"Full ranking of the test items by {chosen} on {results['selected_on']}")
+    for column in ("k", "recall", "ndcg", "precision"):
         table.add_column(column, justify="right")
-    for label, result in (("last", results[-1]), ("best on test", best)):
-        for k in ks:
-            values = (result.metrics[f"{name}@{k}"] for name in ("recall", "ndcg", "precision"))
-            table.add_row(f"{result.epoch} ({label})", str(k), *(f"{v:.4f}" for v in values))
-        table.add_section()
+    for k in ks:
+        values = (results["test"][f"{name}@{k}"] for name in ("recall", "ndcg", "precision"))
+        table.add_row(str(k), *(f"{v:.4f}" for v in values))
     return table
 
 
@@ -101,7 +98,9 @@ def _results_table(results: list[EpochResult], ks: tuple[int, ...]) -> Table:
     "[bold]Examples[/]\n\n"
     "adaptau train\n\n"
     "adaptau train data=path/to/gowalla recipe=gowalla-mf\n\n"
-    "adaptau train data=path/to/gowalla tau=0.1 lr=1e-3 epochs=30"
+    "adaptau train data=path/to/gowalla tau=0.1 lr=1e-3 epochs=30\n\n"
+    "adaptau train data=path/to/yelp2018 recipe=yelp2018-lightgcn output=runs/yelp"
+    " [dim](again: goes on where it stopped)[/]"
 )
 def train(
     settings: Annotated[
@@ -116,38 +115,41 @@ def train(
     config = parse_config(settings or [])
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    folder = config.output or (
+        Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{Path(config.data).name}-{config.model}"
+    )
     try:
         data = load_data(config)
-        trainer = MFTrainer(config, data)
+        run = Run(Trainer(config, data), folder)
     except (DataError, ValueError) as problem:
         fail(str(problem))
+    trainer = run.trainer
     made_up = " (made up: Zipf popularity, planted tastes)" if config.data == "synthetic" else ""
     console.print(f"{data.describe()}{made_up}", highlight=False)
+    if config.protocol == "paper":
+        console.print(
+            "[bold yellow]protocol=paper:[/] the epoch is chosen on the test items; what comes out is "
+            "higher than users would see. protocol=clean chooses on validation items.",
+            highlight=False,
+        )
 
-    folder = config.output or Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{data.name}-mf"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
-
-    results: list[EpochResult] = []
     progress = Progress(
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
+        TextColumn("loss {task.fields[loss]}"),
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    with (folder / "metrics.jsonl").open("w") as metrics_file, progress:
-        bar = progress.add_task("train", total=trainer.n_batches, epoch=0, loss=float("nan"))
-        for event in trainer.run():
-            if isinstance(event, float):
-                progress.update(bar, advance=1, loss=event)
+    with progress:
+        bar = progress.add_task("train", total=trainer.n_batches, epoch=0, loss="")
+        for step, event in enumerate(run.events()):
+            if not isinstance(event, EpochResult):
+                loss = f"{event:.4f}" if step % 16 == 0 else progress.tasks[0].fields["loss"]
+                progress.update(bar, advance=1, loss=loss, epoch=len(trainer.results))
                 continue
-            results.append(event)
-            metrics_file.write(json.dumps(asdict(event)) + "\n")
-            metrics_file.flush()
             shown = "  ".join(
                 f"{name} {value:.4f}"
                 for name, value in event.metrics.items()
@@ -159,10 +161,12 @@ def train(
                 f"{event.train_seconds:.1f} + {event.eval_seconds:.1f} s",
                 highlight=False,
             )
-            progress.reset(bar, epoch=event.epoch + 1, loss=float("nan"))
-    torch.save(trainer.model.state_dict(), folder / "model.pt")
-    console.print(_results_table(results, config.ks))
-    console.print(f"config.json, metrics.jsonl and model.pt are in {folder}/", highlight=False)
+            progress.reset(bar, epoch=event.epoch + 1, loss="")
+    assert run.results is not None
+    console.print(_results_table(run.results, config.ks))
+    console.print(
+        f"config.json, metrics.jsonl, results.json and model.pt are in {folder}/", highlight=False
+    )
 
 
 def main() -> None:

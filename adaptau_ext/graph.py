@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adaptau_ext.arguments import Exclusion, check_devices, csr_pair
+from adaptau_ext.dropout import dropout as masked
 
 _ops = torch.ops.adaptau
 
@@ -121,6 +122,55 @@ class BipartiteGraph:
         Arguments, results and errors are those of `propagate`.
         """
         return self._run(x_users, x_items, 1, False, None, None)
+
+    def layers(
+        self,
+        x_users: Tensor,
+        x_items: Tensor,
+        n_layers: int = 3,
+        *,
+        users: Tensor | None = None,
+        items: Tensor | None = None,
+        dropout: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        r"""The embeddings after every hop, for models that want more than their mean.
+
+        ::
+
+            E[0] = cat([x_users, x_items]);  E[l + 1] = mask_l * (A @ E[l]) / (1 - dropout)
+            return E[:, :n_users][:, users], E[:, n_users:][:, items]
+
+        As in `propagate`, the last hop is computed for the rows wanted alone. Only the masks are kept
+        for the backward pass.
+
+        Args:
+            dropout: probability that an element of a hop's output is zero, in [0, 1).
+            generator: of the masks.
+            others: as of `propagate`.
+
+        Returns:
+            `[n_layers + 1, n_users or len(users), d]` and the same of items.
+        """
+        e = (x_users, x_items)
+        chosen = []
+        for layer in range(n_layers + 1):
+            if layer > 0:
+                last = layer == n_layers
+                wanted = (users, items) if last else (None, None)
+                e = self._run(*e, 1, False, *wanted)
+                if dropout > 0:
+                    e = tuple(masked(x, dropout, generator) for x in e)
+                if last:
+                    chosen.append(e)
+                    break
+            chosen.append(
+                tuple(
+                    x if ids is None else torch.nn.functional.embedding(ids, x)
+                    for x, ids in zip(e, (users, items), strict=True)
+                )
+            )
+        return torch.stack([u for u, _ in chosen]), torch.stack([i for _, i in chosen])
 
     def _run(
         self,

@@ -21,11 +21,15 @@ Duplicates = Literal["error", "merge"]
 
 @dataclass(frozen=True)
 class Interactions:
-    """Train and test as CSR matrices of ones, `[n_users, n_items]`, indices sorted."""
+    """Train and test as CSR matrices of ones, `[n_users, n_items]`, indices sorted.
+
+    `valid`, if there is one, is a part of `train`; `without_valid()` takes it out, to select on.
+    """
 
     name: str
     train: scipy.sparse.csr_array
     test: scipy.sparse.csr_array
+    valid: scipy.sparse.csr_array | None = None
 
     @classmethod
     def from_pairs(
@@ -34,12 +38,14 @@ class Interactions:
         train: tuple[np.ndarray, np.ndarray],  # (users, items)
         test: tuple[np.ndarray, np.ndarray],
         *,
+        valid: tuple[np.ndarray, np.ndarray] | None = None,
         cold_users: ColdUsers = "error",
         duplicates: Duplicates = "error",
     ) -> Interactions:
         """Checks the pairs and builds the matrices.
 
         Args:
+            valid: a part of train.
             cold_users: what to do with users who have test items but no training items: "error",
                 "drop" their test items, or "keep" (they are scored by an untrained embedding).
             duplicates: "error", or "merge" repeated pairs into one.
@@ -68,7 +74,58 @@ class Interactions:
                 f"{name}: {both.nnz} pairs are in train and in test, the first is user {user}, item "
                 f"{item}; training items are never recommended, so remove them from one of the two"
             )
-        return cls(name, train_csr, test_csr)
+        if valid is None:
+            return cls(name, train_csr, test_csr)
+        valid_csr = _csr(name, "valid", valid, shape, duplicates)
+        outside = valid_csr - valid_csr.multiply(train_csr)
+        outside.eliminate_zeros()
+        if outside.nnz:
+            user, item = (ids[0] for ids in outside.nonzero())
+            raise DataError(
+                f"{name}: {outside.nnz} pairs of valid are not in train, the first is user {user}, "
+                f"item {item}; valid must be a part of train"
+            )
+        return cls(name, train_csr, test_csr, valid_csr)
+
+    def without_valid(self) -> Interactions:
+        """Train without valid, which is there to choose hyper-parameters and epochs on.
+
+        Users whose training items are all in valid keep them in train, and have no valid items.
+        """
+        if self.valid is None:
+            raise DataError(
+                f"{self.name}: there is no validation split; cut one with cut_valid(), or "
+                "valid_fraction=0.1"
+            )
+        lost = np.diff(self.valid.indptr) >= np.diff(self.train.indptr)
+        valid = _without_rows(self.valid, lost) if lost.any() else self.valid
+        train = (self.train - valid).tocsr()
+        train.eliminate_zeros()
+        train.sort_indices()
+        return Interactions(self.name, train, self.test, valid)
+
+    def cut_valid(self, fraction: float, seed: int = 0) -> Interactions:
+        """The same data with a random part of train as `valid`; every user keeps an item to train on.
+
+        Args:
+            fraction: of each user's training items, in (0, 1), rounded at random, right on average.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must be in (0, 1), got {fraction}")
+        generator = np.random.default_rng(seed)
+        degree = np.diff(self.train.indptr)
+        count = np.floor(degree * fraction + generator.random(degree.size)).astype(np.int64)
+        count = np.minimum(count, np.maximum(degree - 1, 0))
+        users = np.repeat(np.arange(self.n_users), degree)
+        order = np.lexsort((generator.random(users.size), users))  # each user's items, shuffled
+        place = np.arange(users.size) - self.train.indptr[users]
+        chosen = np.sort(order[place < count[users]])
+        valid = scipy.sparse.csr_array(
+            (np.ones(chosen.size, self.train.dtype), (users[chosen], self.train.indices[chosen])),
+            shape=self.train.shape,
+        )
+        valid.sort_indices()
+        return Interactions(self.name, self.train, self.test, valid)
 
     @property
     def n_users(self) -> int:

@@ -14,7 +14,7 @@ _MAX_ID = 2**31 - 1
 def read_lightgcn(
     folder: str | Path, *, cold_users: ColdUsers = "error", duplicates: Duplicates = "error"
 ) -> Interactions:
-    """Reads `train.txt` and `test.txt` of a folder.
+    """Reads `train.txt`, `test.txt` and, if there is one, `valid.txt` (a part of train) of a folder.
 
     Raises:
         DataError: with file name and line number for a line that is not integers, a negative id or one
@@ -27,6 +27,7 @@ def read_lightgcn(
         folder.resolve().name,
         read_pairs(folder / "train.txt"),
         read_pairs(folder / "test.txt"),
+        valid=read_pairs(folder / "valid.txt") if (folder / "valid.txt").exists() else None,
         cold_users=cold_users,
         duplicates=duplicates,
     )

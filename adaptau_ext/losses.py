@@ -1,0 +1,162 @@
+"""Losses that recommenders are trained with beside softmax, to compare on equal terms.
+
+    bpr, bce, mse, cosine_contrastive    of a positive's score and its negatives' scores
+    direct_au, bilateral_softmax         of a batch's embeddings, on fused_adaptive_softmax's kernels
+
+`negative_scores` makes the scores of sampled negatives without the `[B, N, d]` rows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, relu, softplus
+
+from adaptau_ext.ops import fused_adaptive_softmax
+
+_CHUNK = 1 << 21  # elements of gathered rows at a time
+
+
+class _NegativeScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
+        ctx.save_for_backward(u, table, negatives)
+        scores = [
+            torch.bmm(table[chosen], rows[:, :, None])[..., 0] for rows, chosen in _chunks(u, negatives)
+        ]
+        return torch.cat(scores)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        u, table, negatives = ctx.saved_tensors
+        grad_u, grad_table = torch.empty_like(u), torch.zeros_like(table)
+        start = 0
+        for rows, chosen in _chunks(u, negatives):
+            g = grad[start : start + len(rows)]
+            grad_u[start : start + len(rows)] = torch.bmm(g[:, None], table[chosen])[:, 0]
+            grad_table.index_add_(0, chosen.flatten(), (g[:, :, None] * rows[:, None]).flatten(0, 1))
+            start += len(rows)
+        return grad_u, grad_table, None
+
+
+def _chunks(u: Tensor, negatives: Tensor) -> list[tuple[Tensor, Tensor]]:
+    rows = max(1, _CHUNK // max(1, negatives.shape[1] * u.shape[1]))
+    return list(zip(u.split(rows), negatives.split(rows), strict=True))
+
+
+def negative_scores(u: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
+    r"""Scores of sampled negatives, a few rows at a time.
+
+    ::
+
+        (u[:, None] * table[negatives]).sum(-1)
+
+    Args:
+        u: `[B, d]`; table: `[n_items, d]`; negatives: `[B, N]` int64 rows of the table.
+
+    Returns:
+        `[B, N]`, differentiable in u and table.
+    """
+    result: Tensor = _NegativeScores.apply(u, table, negatives)  # type: ignore[no-untyped-call]
+    return result
+
+
+def bpr(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Bayesian personalised ranking: mean of softplus(s- - s+) over pairs.
+
+    Args:
+        positive: scores `[B]`; negatives: scores `[B, N]`, as in all of the following.
+
+    Source: Rendle et al., UAI 2009.
+    """
+    return softplus(negatives - positive[:, None]).mean()
+
+
+def bce(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Binary cross-entropy, negatives averaged: mean of softplus(-s+) + mean of softplus(s-)."""
+    return softplus(-positive).mean() + softplus(negatives).mean()
+
+
+def mse(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Squared error with targets 1 and 0, negatives averaged: mean of (1 - s+)^2 + mean of s-^2."""
+    return (1 - positive).square().mean() + negatives.square().mean()
+
+
+def cosine_contrastive(
+    positive: Tensor, negatives: Tensor, *, margin: float = 0.4, negative_weight: float = 1.0
+) -> Tensor:
+    """SimpleX: mean of (1 - s+) + negative_weight * mean of max(0, s- - margin); scores are cosines.
+
+    Source: SimpleX (Mao et al., CIKM 2021), equation 1.
+    """
+    return (1 - positive).mean() + negative_weight * relu(negatives - margin).mean()
+
+
+def uniformity(x: Tensor) -> Tensor:
+    r"""How unevenly unit rows lie on the sphere: 0 if all are the same, less the further apart.
+
+    ::
+
+        x = normalize(x)
+        log(mean over pairs j != b of exp(-2 |x_b - x_j|^2))      # = log mean exp(4 x_b . x_j - 4)
+
+    Args:
+        x: `[B, d]`, at least two rows.
+    """
+    n = x.shape[0]
+    if n < 2:
+        raise ValueError(f"x must have at least two rows, got {n}")
+    # log of the sum over the others, less the row's own product, which is 4 for unit rows
+    rows = fused_adaptive_softmax(x, x, 0.25, denominator="negatives", reduction="none") + 4
+    return torch.logsumexp(rows - 4, 0) - math.log(n * (n - 1))
+
+
+def direct_au(u: Tensor, i: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """DirectAU: alignment of pairs + gamma * mean uniformity of the batch's users and items.
+
+    ::
+
+        mean |u^ - i^|^2 + gamma * (uniformity(u) + uniformity(i)) / 2
+
+    Args:
+        u, i: `[B, d]`, row b of both a positive pair.
+
+    Source: DirectAU (Wang et al., KDD 2022).
+    """
+    alignment = (normalize(u, dim=1) - normalize(i, dim=1)).square().sum(1).mean()
+    return alignment + gamma * (uniformity(u) + uniformity(i)) / 2
+
+
+def bilateral_softmax(
+    u: Tensor,
+    i: Tensor,
+    users: Tensor,
+    *,
+    tau: float = 0.1,
+    positive_tau: float = 0.1,
+) -> Tensor:
+    r"""BSL: log-expectation-exp of a user's positives as of its negatives, over the batch.
+
+    ::
+
+        - positive_tau * log mean over the user's positives of exp(s+ / positive_tau)
+        + tau * log mean over the other items of exp(s- / tau)                # mean over rows of both
+
+    Args:
+        u, i: `[B, d]`, row b of both a positive pair; the others' items are row b's negatives.
+        users: `[B]` int64 ids: rows of one user share their positives.
+
+    Source: BSL (Wu et al., ICDE 2024).
+    """
+    n = u.shape[0]
+    cosine = (normalize(u, dim=1) * normalize(i, dim=1)).sum(1)
+    rest = fused_adaptive_softmax(u, i, tau, denominator="negatives", reduction="none") + cosine / tau
+    _, row_user, count = users.unique(return_inverse=True, return_counts=True)
+    exponentials = torch.zeros(len(count), dtype=cosine.dtype, device=u.device).index_add(
+        0, row_user, ((cosine - 1) / positive_tau).exp()
+    )
+    positives = 1 + positive_tau * (exponentials / count).log()
+    return tau * (rest.mean() - math.log(n - 1)) - positives[row_user].mean()

@@ -1,0 +1,128 @@
+"""From a configuration to the loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from adaptau_ext import losses
+from adaptau_ext.models import Rows
+from adaptau_ext.ops import draw_negatives, fused_adaptive_softmax, sampled_adaptive_softmax
+from adaptau_ext.temperature import Temperature
+from adaptau_ext.training.config import TrainConfig
+
+# (rows, users [B], items [B], temperature, seed of the negatives) -> loss, losses at temperature 1 [B]
+Objective = Callable[[Rows, Tensor, Tensor, Temperature, int], tuple[Tensor, Tensor | None]]
+
+
+def objective(config: TrainConfig) -> Objective:
+    """The loss that `config` names, regulariser included.
+
+    ::
+
+        loss(batch) + l2 / (2 B) * |rows used|^2
+    """
+    name = config.loss
+    if name == "softmax":
+        return partial(_sampled if config.negatives == "sampled" else _dense, config)
+    if name == "direct_au":
+        return partial(_direct_au, config)
+    if name == "bsl":
+        return partial(_bilateral, config)
+    return partial(_pointwise, config)
+
+
+def _regulariser(config: TrainConfig, rows: Rows) -> Tensor:
+    squares = rows.user_squares
+    if rows.item_squares is not None:
+        squares = squares + rows.item_squares
+    return config.l2 / rows.u.shape[0] * squares
+
+
+def _sampled(
+    config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, seed: int
+) -> tuple[Tensor, Tensor | None]:
+    loss, unit_loss = sampled_adaptive_softmax(
+        rows.u,
+        rows.i,
+        None,
+        items,
+        temperature.of(users),
+        positive_tau=temperature.of_positives(users),
+        n_negatives=config.n_negatives,
+        seed=seed,
+        denominator=temperature.denominator,
+        normalize=config.normalize,
+        item_l2=config.l2 if rows.item_squares is None else 0.0,
+        return_unit_loss=True,
+    )
+    return loss + _regulariser(config, rows), unit_loss
+
+
+def _dense(
+    config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, _: int
+) -> tuple[Tensor, Tensor | None]:
+    loss, unit_loss = fused_adaptive_softmax(
+        rows.u,
+        rows.i,
+        temperature.of(users),
+        target=items if config.negatives == "full" else None,
+        positive_tau=temperature.of_positives(users),
+        denominator=temperature.denominator,
+        normalize=config.normalize,
+        return_unit_loss=True,
+    )
+    return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
+
+
+def _with_item_squares(rows: Rows, items: Tensor) -> Rows:
+    """Where the catalogue is a parameter and all of it is used: the positives' rows are regularised."""
+    if rows.item_squares is not None:
+        return rows
+    return rows._replace(item_squares=rows.i[items].square().sum() / 2)
+
+
+def _pointwise(
+    config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, seed: int
+) -> tuple[Tensor, None]:
+    u = normalize(rows.u, dim=1) if config.normalize in ("both", "user") else rows.u
+    i = normalize(rows.i, dim=1) if config.normalize in ("both", "item") else rows.i
+    if config.negatives == "in_batch":
+        positive, own = (u * i).sum(1), torch.eye(len(u), dtype=torch.bool, device=u.device)
+        negatives = (u @ i.T)[~own].view(len(u), -1)
+    else:
+        positive = (u * i[items]).sum(1)
+        if config.negatives == "full":
+            raise ValueError(f"loss={config.loss} takes sampled or in_batch negatives, got full")
+        drawn = draw_negatives(len(u), config.n_negatives, len(i), seed, device=u.device)
+        negatives = losses.negative_scores(u, i, drawn)
+    if config.loss == "ccl":
+        loss = losses.cosine_contrastive(
+            positive, negatives, margin=config.margin, negative_weight=config.negative_weight
+        )
+    elif config.loss == "mse":
+        loss = losses.mse(positive, negatives)
+    else:
+        tau = temperature.of(users)
+        function = losses.bpr if config.loss == "bpr" else losses.bce
+        loss = function(positive / tau, negatives / tau[:, None])
+    return loss + _regulariser(config, _with_item_squares(rows, items)), None
+
+
+def _direct_au(
+    config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, _: int
+) -> tuple[Tensor, None]:
+    loss = losses.direct_au(rows.u, rows.i, gamma=config.gamma)
+    return loss + _regulariser(config, rows), None
+
+
+def _bilateral(
+    config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, _: int
+) -> tuple[Tensor, None]:
+    tau = float(temperature.of(users[:1]))
+    loss = losses.bilateral_softmax(rows.u, rows.i, users, tau=tau, positive_tau=config.positive_tau)
+    return loss + _regulariser(config, rows), None

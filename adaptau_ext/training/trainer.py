@@ -1,0 +1,227 @@
+"""Training, epoch by epoch: any Recommender, any loss, any Temperature."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptau_ext import cuda
+from adaptau_ext.data import Interactions, add_noise
+from adaptau_ext.evaluation import evaluate
+from adaptau_ext.models import MF, LightGCN, Recommender
+from adaptau_ext.temperature import (
+    AdaptiveTemperature,
+    FixedTemperature,
+    LearnedTemperature,
+    Temperature,
+)
+from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.objectives import objective
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch did; `metrics` are measured after it, on the split that epochs are chosen by."""
+
+    epoch: int
+    inv_tau0: float  # w0 of Adap-tau, otherwise the batches' mean
+    inv_tau_min: float  # smallest of each batch, averaged over batches
+    inv_tau_max: float
+    loss_sum: float  # of the batches' mean losses, regulariser included
+    train_seconds: float
+    eval_seconds: float
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """Trains a model on the interactions; what and how is in `config`.
+
+    Under protocol "clean" the validation items are taken out of train, the best epoch is the best on
+    them, and `test_metrics` measures that epoch on test. Under "paper" everything is trained on and the
+    best epoch is the best on test, as published numbers of this field mostly are: they are higher than
+    what a system in use would see.
+
+    Args:
+        model: default: the one that `config.model` names.
+
+    Attributes:
+        results: of every epoch so far. best: index of the best of them. best_model: its state_dict.
+    """
+
+    def __init__(
+        self, config: TrainConfig, data: Interactions, model: Recommender | None = None
+    ) -> None:
+        self.config = config
+        if config.protocol == "clean":
+            if config.valid_fraction is not None or data.valid is None:
+                data = data.cut_valid(config.valid_fraction or 0.1, config.seed)
+            data = data.without_valid()
+        if config.noise > 0:
+            data = add_noise(data, config.noise, by=config.noise_by, seed=config.seed)
+        self.data = data
+        self.device = torch.device(config.device or ("cpu" if cuda.why_no_gpu() else "cuda"))
+        self.users, self.items = data.pairs()
+        self.model = (model or make_model(config, data)).to(self.device)
+        self.temperature = make_temperature(config, data).to(self.device)
+        self.objective = objective(config)
+        learned = {"params": list(self.temperature.parameters()), "lr": config.tau_lr or config.lr}
+        self.optimizer = torch.optim.Adam(
+            [{"params": list(self.model.parameters())}, *([learned] if learned["params"] else [])],
+            lr=config.lr,
+            fused=True,
+        )
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.results: list[EpochResult] = []
+        self.best = 0
+        self.best_model: dict[str, Tensor] = {}
+
+    @property
+    def n_batches(self) -> int:
+        """Steps an epoch; the last batch may be smaller."""
+        return -(-self.users.numel() // self.config.batch_size)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training pairs in random order, `[B]` users and items at a time."""
+        order = torch.randperm(self.users.numel(), generator=self.generator)
+        for chosen in order.split(self.config.batch_size):
+            yield self.users[chosen].to(self.device), self.items[chosen].to(self.device)
+
+    def step(self, users: Tensor, items: Tensor) -> Tensor:
+        """One optimiser step; returns the loss, regulariser included."""
+        self.optimizer.zero_grad()
+        rows = self.model.rows(
+            users,
+            items,
+            catalogue=self.config.negatives != "in_batch",
+            generator=self.generator,
+        )
+        seed = int(torch.randint(2**62, (), generator=self.generator))
+        loss, unit_loss = self.objective(rows, users, items, self.temperature, seed)
+        loss.backward()
+        self.optimizer.step()
+        if unit_loss is not None and self.temperature.needs_unit_loss:
+            self.temperature.record(users, unit_loss)
+        return loss.detach()
+
+    def run(self) -> Iterator[EpochResult | Tensor]:
+        """Yields the loss of each step, then the EpochResult of each epoch, until done."""
+        while not self.finished:
+            epoch = len(self.results)
+            started = time.perf_counter()
+            self.model.train()
+            with torch.no_grad():
+                self.temperature.start_epoch(epoch, *self.model.embeddings())
+            totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+            for users, items in self.batches():
+                with torch.no_grad():
+                    inv_tau = 1 / self.temperature.of(users).double()
+                loss = self.step(users, items)
+                totals += torch.stack([inv_tau.mean(), inv_tau.min(), inv_tau.max(), loss.double()])
+                yield loss
+            mean, low, high, loss_sum = totals.tolist()
+            trained = time.perf_counter()
+            metrics = self.evaluate()
+            result = EpochResult(
+                epoch,
+                getattr(self.temperature, "inv_tau0", mean / self.n_batches),
+                low / self.n_batches,
+                high / self.n_batches,
+                loss_sum,
+                trained - started,
+                time.perf_counter() - trained,
+                metrics,
+            )
+            self.results.append(result)
+            by = self.config.select_by
+            if epoch == 0 or metrics[by] > self.results[self.best].metrics[by]:
+                self.best = epoch
+                self.best_model = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            yield result
+
+    @property
+    def finished(self) -> bool:
+        """All epochs done, or no better one for `patience` epochs."""
+        done, patience = len(self.results), self.config.patience
+        if done >= self.config.epochs:
+            return True
+        return patience is not None and done > 0 and done - 1 - self.best >= patience
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of the model as it is, on the split that epochs are chosen by."""
+        if self.config.protocol == "paper":
+            return self._metrics(self.data.test, self.data.train)
+        return self._metrics(self.data.valid, self.data.train)
+
+    def test_metrics(self) -> dict[str, float]:
+        """Metrics of the model as it is, on test; items of train and valid are not candidates."""
+        seen = self.data.train
+        if self.data.valid is not None and self.config.protocol == "clean":
+            seen = (seen + self.data.valid).tocsr()
+            seen.sort_indices()
+        return self._metrics(self.data.test, seen)
+
+    def _metrics(self, held_out: Any, exclude: Any) -> dict[str, float]:
+        self.model.eval()
+        with torch.no_grad():
+            return evaluate(
+                *self.model.embeddings(),
+                held_out,
+                exclude=exclude,
+                ks=self.config.ks,
+                normalize=self.model.ranking or self.config.normalize,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, at the end of one; for torch.save."""
+        return {
+            "config": self.config.model_dump_json(),
+            "model": self.model.state_dict(),
+            "temperature": self.temperature.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "results": [asdict(result) for result in self.results],
+            "best": self.best,
+            "best_model": self.best_model,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken: the same bits as without the interruption."""
+        for name in ("model", "temperature", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.results = [EpochResult(**result) for result in state["results"]]
+        self.best, self.best_model = state["best"], state["best_model"]
+
+
+def make_model(config: TrainConfig, data: Interactions) -> Recommender:
+    """An untrained model."""
+    if config.model == "lightgcn":
+        return LightGCN(
+            data.train, config.dim, config.n_layers, hop_dropout=config.dropout, seed=config.seed
+        )
+    return MF(data.n_users, data.n_items, config.dim, user_dropout=config.dropout, seed=config.seed)
+
+
+def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
+    """The strategy that `config.tau` names, before the first epoch."""
+    if isinstance(config.tau, float):
+        return FixedTemperature(config.tau)
+    if config.tau == "learned":
+        return LearnedTemperature()
+    if config.tau == "learned_per_user":
+        return LearnedTemperature(data.n_users)
+    return AdaptiveTemperature(
+        *data.pairs(),
+        data.n_users,
+        data.n_items,
+        mode=config.mode,
+        strategy=config.tau,
+        t1=config.t1,
+        t2=config.t2,
+        variance=config.variance,
+    )
