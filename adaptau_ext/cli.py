@@ -69,6 +69,8 @@ def parse_config(settings: list[str]) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as problem:
         first = problem.errors()[0]
+        if not first["loc"]:  # of several keys together
+            fail(first["msg"].removeprefix("Value error, "))
         key = str(first["loc"][0])
         expected = "; ".join(e["msg"] for e in problem.errors() if e["loc"][0] == key)
         fail(f"{key}: {expected}, got {values[key]!r}")
@@ -82,9 +84,8 @@ def load_data(config: TrainConfig) -> Interactions:
 
 
 def _results_table(results: dict[str, Any], ks: tuple[int, ...]) -> Table:
-    """Test metrics of the best epoch, and on which split it was chosen."""
-    chosen = f"epoch {results['best_epoch']}, the best {results['selected_by']}"
-    table = Table(title=f"Full ranking of the test items by {chosen} on {results['selected_on']}")
+    """Test metrics of the best epoch."""
+    table = Table()
     for column in ("k", "recall", "ndcg", "precision"):
         table.add_column(column, justify="right")
     for k in ks:
@@ -162,8 +163,14 @@ def train(
                 highlight=False,
             )
             progress.reset(bar, epoch=event.epoch + 1, loss="")
-    assert run.results is not None
-    console.print(_results_table(run.results, config.ks))
+    results = run.results
+    assert results is not None
+    console.print(
+        f"Full ranking of the test items by epoch {results['best_epoch']}, the best "
+        f"{results['selected_by']} on {results['selected_on']}; training items masked",
+        highlight=False,
+    )
+    console.print(_results_table(results, config.ks))
     console.print(
         f"config.json, metrics.jsonl, results.json and model.pt are in {folder}/", highlight=False
     )

@@ -152,25 +152,27 @@ class BipartiteGraph:
         Returns:
             `[n_layers + 1, n_users or len(users), d]` and the same of items.
         """
-        e = (x_users, x_items)
-        chosen = []
-        for layer in range(n_layers + 1):
-            if layer > 0:
-                last = layer == n_layers
-                wanted = (users, items) if last else (None, None)
-                e = self._run(*e, 1, False, *wanted)
-                if dropout > 0:
-                    e = tuple(masked(x, dropout, generator) for x in e)
-                if last:
-                    chosen.append(e)
-                    break
-            chosen.append(
-                tuple(
-                    x if ids is None else torch.nn.functional.embedding(ids, x)
-                    for x, ids in zip(e, (users, items), strict=True)
-                )
-            )
-        return torch.stack([u for u, _ in chosen]), torch.stack([i for _, i in chosen])
+
+        def select(e: tuple[Tensor, Tensor]) -> list[Tensor]:
+            return [
+                x if ids is None else torch.nn.functional.embedding(ids, x)
+                for x, ids in zip(e, (users, items), strict=True)
+            ]
+
+        def drop(e: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return masked(e[0], dropout, generator), masked(e[1], dropout, generator)
+
+        e = x_users, x_items
+        layers = [select(e)]
+        for _ in range(n_layers - 1):
+            e = drop(self._run(*e, 1, False, None, None))
+            layers.append(select(e))
+        if n_layers > 0:  # a node has one mask, however often it is wanted
+            nodes = [None if ids is None else ids.unique(return_inverse=True) for ids in (users, items)]
+            last = drop(self._run(*e, 1, False, *(None if n is None else n[0] for n in nodes)))
+            layers.append([x if n is None else x[n[1]] for x, n in zip(last, nodes, strict=True)])
+        u, i = (torch.stack(side) for side in zip(*layers, strict=True))
+        return u, i
 
     def _run(
         self,

@@ -30,7 +30,7 @@ class _NegativeScores(torch.autograd.Function):
         return torch.cat(scores)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         u, table, negatives = ctx.saved_tensors
         grad_u, grad_table = torch.empty_like(u), torch.zeros_like(table)
         start = 0
@@ -110,8 +110,14 @@ def uniformity(x: Tensor) -> Tensor:
     if n < 2:
         raise ValueError(f"x must have at least two rows, got {n}")
     # log of the sum over the others, less the row's own product, which is 4 for unit rows
-    rows = fused_adaptive_softmax(x, x, 0.25, denominator="negatives", reduction="none") + 4
+    rows = _row_losses(x, x, 0.25) + 4
     return torch.logsumexp(rows - 4, 0) - math.log(n * (n - 1))
+
+
+def _row_losses(u: Tensor, i: Tensor, tau: float) -> Tensor:
+    loss = fused_adaptive_softmax(u, i, tau, denominator="negatives", reduction="none")
+    assert isinstance(loss, Tensor)
+    return loss
 
 
 def direct_au(u: Tensor, i: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -153,10 +159,11 @@ def bilateral_softmax(
     """
     n = u.shape[0]
     cosine = (normalize(u, dim=1) * normalize(i, dim=1)).sum(1)
-    rest = fused_adaptive_softmax(u, i, tau, denominator="negatives", reduction="none") + cosine / tau
+    rest = _row_losses(u, i, tau) + cosine / tau
     _, row_user, count = users.unique(return_inverse=True, return_counts=True)
     exponentials = torch.zeros(len(count), dtype=cosine.dtype, device=u.device).index_add(
         0, row_user, ((cosine - 1) / positive_tau).exp()
     )
     positives = 1 + positive_tau * (exponentials / count).log()
-    return tau * (rest.mean() - math.log(n - 1)) - positives[row_user].mean()
+    loss: Tensor = tau * (rest.mean() - math.log(n - 1)) - positives[row_user].mean()
+    return loss

@@ -24,13 +24,13 @@ from peak_memory import rise_mib
 
 from adaptau_ext.data import Interactions, read_lightgcn, synthetic
 from adaptau_ext.recipes import RECIPES
-from adaptau_ext.training import MFTrainer, TrainConfig
+from adaptau_ext.training import TrainConfig, Trainer
 
 
-def gather_step(trainer: MFTrainer, users: torch.Tensor, items: torch.Tensor) -> None:
-    """`MFTrainer.step` with plain PyTorch operations."""
+def gather_step(trainer: Trainer, users: torch.Tensor, items: torch.Tensor) -> None:
+    """`Trainer.step` with plain PyTorch operations."""
     config, model = trainer.config, trainer.model
-    rows = torch.nn.functional.dropout(model.user_table[users], config.user_dropout)
+    rows = torch.nn.functional.dropout(model.user_table[users], config.dropout)
     negatives = torch.randint(trainer.data.n_items, (users.numel(), config.n_negatives))
     u = torch.nn.functional.normalize(rows, dim=1)
     positive = torch.nn.functional.normalize(model.item_table[items], dim=1)
@@ -56,9 +56,9 @@ def cpu_name() -> str:
     return platform.processor()
 
 
-def make_trainer(data: Interactions, **changes: object) -> MFTrainer:
+def make_trainer(data: Interactions, **changes: object) -> Trainer:
     recipe = {**RECIPES["gowalla-mf"], "epochs": 1, **changes}
-    return MFTrainer(TrainConfig.model_validate(recipe), data)
+    return Trainer(TrainConfig.model_validate(recipe), data)
 
 
 def time_steps(data: Interactions, rounds: int, fused_steps: int) -> dict[str, float]:

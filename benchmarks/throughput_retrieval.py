@@ -16,7 +16,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext.arguments import csr_pair
-from adaptau_ext.training import MFTrainer, TrainConfig
+from adaptau_ext.training import TrainConfig, Trainer
 
 
 def share_of_wrong_ids(u: Tensor, i: Tensor, k: int, result: object) -> float:
@@ -78,7 +78,7 @@ def trained_cases(
     data = read(folder, "gowalla")
     if data is None:
         return
-    trainer = MFTrainer(TrainConfig(epochs=epochs, seed=0, tau="0.1"), data)
+    trainer = Trainer(TrainConfig(protocol="paper", epochs=epochs, seed=0, tau="0.1"), data)
     for _ in range(epochs):
         for users, items in trainer.batches():
             trainer.step(users, items)

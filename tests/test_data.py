@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
-from adaptau_ext.data import DataError, read_lightgcn, synthetic
+from adaptau_ext.data import DataError, add_noise, read_lightgcn, synthetic
 from tests.conftest import real_data
 
 
@@ -94,3 +95,59 @@ def test_synthetic_is_reproducible_zipf_and_tasteful() -> None:
     overlap = (train @ train.T).toarray()
     together = np.triu(overlap, 1) > 0
     assert overlap[together].mean() > 1.3
+
+
+def test_valid_is_a_part_of_train() -> None:
+    data = synthetic(0, n_users=100, n_items=80, n_tastes=4, mean_items=12)
+    assert data.valid is None
+    with pytest.raises(DataError, match="no validation split; cut one with cut_valid"):
+        data.without_valid()
+    cut = data.cut_valid(0.25, seed=3)
+    assert cut.valid is not None
+    assert cut.valid.multiply(data.train).nnz == cut.valid.nnz  # all of it is in train
+    share = np.diff(cut.valid.indptr) / np.diff(data.train.indptr)
+    assert share.mean() == pytest.approx(0.25, abs=0.02) and share.max() < 1
+    left = cut.without_valid()
+    assert left.train.multiply(cut.valid).nnz == 0
+    assert ((left.train + cut.valid) != data.train).nnz == 0
+    again = data.cut_valid(0.25, seed=3)
+    assert again.valid is not None and (again.valid != cut.valid).nnz == 0
+    for fraction in (0, 1, -0.5):
+        with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\), got"):
+            data.cut_valid(fraction)
+
+
+def test_valid_file(tmp_path: Path) -> None:
+    for name, text in (("train", "0 1 2 3\n1 0\n"), ("test", "0 0\n"), ("valid", "0 2\n1 0\n")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    data = read_lightgcn(tmp_path)
+    assert data.valid is not None and data.valid.nnz == 2
+    left = data.without_valid()  # user 1 has nothing else to train on
+    assert left.valid is not None and left.valid.toarray().tolist() == [[0, 0, 1, 0], [0] * 4]
+    assert left.train.toarray().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+    (tmp_path / "valid.txt").write_text("0 2\n1 3\n")
+    with pytest.raises(
+        DataError, match="1 pairs of valid are not in train, the first is user 1, item 3"
+    ):
+        read_lightgcn(tmp_path)
+
+
+@pytest.mark.parametrize("by", ["activity", "user"])
+def test_noise(by: Literal["activity", "user"]) -> None:
+    data = synthetic(0, n_users=200, n_items=120, n_tastes=4, mean_items=20).cut_valid(0.1)
+    noisy = add_noise(data, 0.3, by=by, seed=1)
+    added = (noisy.train - data.train).tocsr()
+    added.eliminate_zeros()
+    assert added.nnz / data.train.nnz == pytest.approx(0.3, abs=0.02)
+    assert (added.data == 1).all() and (noisy.train.data == 1).all()
+    assert added.multiply(data.test).nnz == 0 and noisy.valid is data.valid
+    degree, new = np.diff(data.train.indptr), np.diff(added.indptr)
+    if by == "activity":
+        assert (abs(new - 0.3 * degree) <= 1).all()
+    else:
+        assert (abs(new - 0.3 * degree.mean()) <= 1).all()
+    items = np.bincount(added.indices, minlength=120)
+    assert items.max() < 3 * items.mean()  # not by popularity
+    assert (add_noise(data, 0.3, by=by, seed=1).train != noisy.train).nnz == 0
+    with pytest.raises(ValueError, match="ratio must be >= 0, got -1"):
+        add_noise(data, -1)

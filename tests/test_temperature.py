@@ -10,7 +10,12 @@ import scipy.special
 import torch
 
 from adaptau_ext.data import read_lightgcn
-from adaptau_ext.temperature import AdaptiveTemperature, lambert_w
+from adaptau_ext.temperature import (
+    AdaptiveTemperature,
+    FixedTemperature,
+    LearnedTemperature,
+    lambert_w,
+)
 from tests.conftest import real_data
 
 # Inverse temperatures at epoch 0 of the published runs.
@@ -114,7 +119,7 @@ def test_weight_v0_is_one_temperature_for_all() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "best"}, "mode must be \"official\", got 'best'"),
+        ({"mode": "best"}, 'mode must be "official" or "paper", got \'best\''),
         ({"strategy": "v1"}, "strategy must be .* got 'v1'"),
         ({"t1": 1.5}, r"t1 must be a quantile in \[0, 1\], got 1.5"),
         ({"t2": 0.0}, "t2 must be > 0, got 0.0"),
@@ -134,3 +139,66 @@ def test_data_without_a_temperature() -> None:
         ValueError, match="fewer than half of all user-item pairs .* got 20 pairs of 4 users x 5"
     ):
         AdaptiveTemperature(dense[:, 0], dense[:, 1], 4, 5)
+
+
+def dense_form(users: torch.Tensor, items: torch.Tensor, u: torch.Tensor, i: torch.Tensor) -> float:
+    """tau0 with variances, as the paper has it, from all pairs."""
+    cosine = torch.nn.functional.normalize(u.double()) @ torch.nn.functional.normalize(i.double()).T
+    positive = cosine[users, items]
+    gap = float(positive.mean() - cosine.mean())
+    spread = float(positive.var(correction=0) - cosine.var(correction=0))
+    log_ratio = math.log(cosine.numel() / (2 * len(users)))
+    return spread / (-gap + math.sqrt(gap**2 + 2 * spread * log_ratio))
+
+
+def test_the_papers_mode() -> None:
+    users, items = pairs()
+    u, i = torch.randn(6, 8), torch.randn(40, 8)
+    u += 3 * torch.stack([i[items[users == user]].mean(0) for user in range(6)])
+    temperature = AdaptiveTemperature(users, items, 6, 40, mode="paper", warmup_epochs=1)
+    assert temperature.denominator == "all" and temperature.t2 == 2
+    assert temperature.of_positives(users) is None  # the negatives' temperature
+    assert temperature.inv_tau0 == pytest.approx(math.log(240 / (2 * 27)) / 0.7)  # all users count
+    cosine = torch.nn.functional.normalize(u.double()) @ torch.nn.functional.normalize(i.double()).T
+    temperature.start_epoch(1, u, i)
+    gap = float(cosine[users, items].mean() - cosine.mean())
+    assert temperature.inv_tau0 == pytest.approx(math.log(240 / 54) / gap, rel=1e-5)
+
+    varied = AdaptiveTemperature(users, items, 6, 40, mode="paper", warmup_epochs=1, variance=True)
+    varied.start_epoch(1, u, i)
+    assert varied.tau0 == pytest.approx(dense_form(users, items, u, i), rel=1e-5)
+    assert varied.tau0 != pytest.approx(temperature.tau0, rel=1e-2)
+
+
+def test_official_positives_have_tau0() -> None:
+    temperature = AdaptiveTemperature(*pairs(), 6, 40)
+    assert temperature.denominator == "negatives"
+    positives = temperature.of_positives(torch.arange(3))
+    assert positives is not None
+    assert positives.tolist() == pytest.approx([temperature.tau0] * 3)
+
+
+def test_state_is_all_there_is() -> None:
+    """Restored in a new object, the next epoch has the same temperatures."""
+    u, i = torch.randn(6, 8), torch.randn(40, 8)
+    one, other = (AdaptiveTemperature(*pairs(), 6, 40) for _ in range(2))
+    one.start_epoch(0, u, i)
+    one.record(torch.arange(6), torch.arange(6.0))
+    other.load_state_dict(one.state_dict())
+    assert other.inv_tau0 == one.inv_tau0
+    for temperature in (one, other):
+        temperature.start_epoch(1, u, i)
+    assert torch.equal(one.inv_tau, other.inv_tau) and one.inv_tau.std() > 0
+
+
+def test_learned_temperatures_have_gradients() -> None:
+    users = torch.tensor([0, 2, 2])
+    shared, own = LearnedTemperature(initial=0.2), LearnedTemperature(3, initial=0.2)
+    for temperature in (shared, own):
+        assert temperature.of(users).tolist() == pytest.approx([0.2] * 3)
+        temperature.of(users).sum().backward()
+    assert shared.log_tau.grad.tolist() == pytest.approx([0.6])
+    assert own.log_tau.grad.tolist() == pytest.approx([0.2, 0.0, 0.4])
+    for make in (lambda: LearnedTemperature(initial=0), lambda: FixedTemperature(-1)):
+        with pytest.raises(ValueError, match="must be > 0, got"):
+            make()

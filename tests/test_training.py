@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from adaptau_ext import cli, reference
 from adaptau_ext.data import Interactions, synthetic
-from adaptau_ext.training import EpochResult, MFTrainer, TrainConfig
+from adaptau_ext.evaluation import evaluate
+from adaptau_ext.training import EpochResult, TrainConfig, Trainer
+from adaptau_ext.training.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +25,19 @@ def small() -> Interactions:
 
 
 def config(**changes: object) -> TrainConfig:
-    return TrainConfig.model_validate(
-        {"batch_size": 512, "n_negatives": 64, "dim": 16, "epochs": 5, "lr": 5e-3, **changes}
-    )
+    defaults = {"protocol": "paper", "batch_size": 512, "n_negatives": 64, "dim": 16, "epochs": 5}
+    return TrainConfig.model_validate({**defaults, "lr": 5e-3, **changes})
 
 
 def results(config: TrainConfig, data: Interactions) -> list[EpochResult]:
-    return [event for event in MFTrainer(config, data).run() if isinstance(event, EpochResult)]
+    return [event for event in Trainer(config, data).run() if isinstance(event, EpochResult)]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_one_step_is_the_published_loss(small: Interactions, dropout: float) -> None:
     """Same seed, same negatives and dropout; loss and gradients against plain float64 PyTorch."""
-    settings = config(tau="weight_mean", l2=0.1, user_dropout=dropout)
-    trainer = MFTrainer(settings, small)
+    settings = config(tau="weight_mean", l2=0.1, dropout=dropout)
+    trainer = Trainer(settings, small)
     trainer.temperature.inv_tau += torch.rand(small.n_users)
     users, items = next(trainer.batches())
     state = trainer.generator.get_state()
@@ -48,7 +50,9 @@ def test_one_step_is_the_published_loss(small: Interactions, dropout: float) -> 
     item_table = before["item_table"].requires_grad_()
     rows = user_table[users]
     if dropout:
-        rows = rows * torch.empty(512, 16).bernoulli_(1 - dropout, generator=generator) / (1 - dropout)
+        words = torch.empty(512 * 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+        kept = words.view(torch.int16).view(512, 16) < 2**15 - round(dropout * 65536)
+        rows = rows * kept / (1 - dropout)
     seed = int(torch.randint(2**62, (), generator=generator))
     negatives = reference.draw_negatives(512, 64, small.n_items, seed)
     u, i = reference.unit_rows(rows), reference.unit_rows(item_table)
@@ -89,6 +93,89 @@ def test_seeds_differ(small: Interactions) -> None:
     )
 
 
+def test_protocols(small: Interactions) -> None:
+    """clean trains without the validation items, chooses by them, and tests once without both."""
+    clean = Trainer(config(protocol="clean", tau=0.2), small)
+    assert clean.data.valid is not None
+    assert clean.data.train.nnz + clean.data.valid.nnz == small.train.nnz
+    assert 0.08 < clean.data.valid.nnz / small.train.nnz < 0.12
+    assert clean.users.numel() == clean.data.train.nnz
+    list(clean.run())
+    by_valid = [r.metrics["recall@20"] for r in clean.results]
+    assert by_valid[clean.best] == max(by_valid)
+    clean.model.load_state_dict(clean.best_model)
+    measured = clean.test_metrics()
+    expected = evaluate(
+        *clean.model.embeddings(), small.test, exclude=small.train, ks=(10, 20, 50), normalize="both"
+    )
+    assert measured == expected
+    paper = Trainer(config(tau=0.2), small)
+    assert paper.evaluate() == paper.test_metrics() and paper.users.numel() == small.train.nnz
+
+
+def test_patience(small: Interactions) -> None:
+    trainer = Trainer(config(tau=0.2, lr=1e-8, epochs=50, patience=3), small)
+    assert not trainer.finished
+    list(trainer.run())
+    assert len(trainer.results) == trainer.best + 4 < 50
+
+
+@pytest.mark.parametrize("loss", ["bpr", "bce", "mse", "ccl", "direct_au", "bsl"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_every_loss_trains_every_model(small: Interactions, model: str, loss: str) -> None:
+    normalize = "none" if loss in ("bpr", "bce", "mse") else "both"
+    settings = config(
+        model=model, loss=loss, tau=0.2 if loss == "bsl" else 1, normalize=normalize, n_negatives=20,
+        lr=0.02, l2=1e-4, epochs=4,
+    )  # fmt: skip
+    trained = results(settings, small)
+    assert trained[-1].loss_sum < trained[0].loss_sum
+    assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
+
+
+@pytest.mark.parametrize("negatives", ["sampled", "in_batch", "full"])
+@pytest.mark.parametrize("tau", ["weight_mean", "learned", "learned_per_user"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_every_strategy_trains(small: Interactions, model: str, tau: str, negatives: str) -> None:
+    settings = config(model=model, tau=tau, negatives=negatives, dropout=0.1, epochs=3, lr=0.02)
+    trained = results(settings, small)
+    assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
+    if tau == "learned":
+        assert trained[0].inv_tau_min == pytest.approx(trained[0].inv_tau_max)
+        assert trained[-1].inv_tau0 != pytest.approx(10, rel=0.05)  # it learns
+    else:
+        assert trained[-1].inv_tau_max > 1.01 * trained[-1].inv_tau_min
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+@pytest.mark.parametrize("tau", ["weight_ratio", "learned_per_user"])
+def test_resumed_is_uninterrupted(
+    small: Interactions, tmp_path: Path, model: str, tau: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adaptau_ext.training.run.CHECKPOINT_SECONDS", 0)
+    settings = config(model=model, tau=tau, dropout=0.2, epochs=4)
+    whole = Run(Trainer(settings, small), tmp_path / "whole")
+    list(whole.events())
+    for event in Run(Trainer(settings, small), tmp_path / "parts").events():
+        if isinstance(event, EpochResult) and event.epoch == 1:
+            break  # killed while the next epoch trains
+    parts = Run(Trainer(settings, small), tmp_path / "parts")
+    assert parts.results is None
+    list(parts.events())
+    timeless = [
+        [{k: v for k, v in asdict(r).items() if "seconds" not in k} for r in run.trainer.results]
+        for run in (whole, parts)
+    ]
+    assert timeless[0] == timeless[1] and len(timeless[0]) == 4
+    models = [torch.load(tmp_path / name / "model.pt") for name in ("whole", "parts")]
+    for name, tensor in models[0].items():
+        assert torch.equal(tensor, models[1][name])
+    lines = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="holds a run of another configuration"):
+        Run(Trainer(config(model=model, lr=1), small), tmp_path / "parts")
+
+
 def run(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(cli.app, ["train", *words], env={"COLUMNS": "200"})
     return result.exit_code, result.output
@@ -110,7 +197,7 @@ def test_command_trains_on_files(tmp_path: Path) -> None:
         f"data={data}", "recipe=gowalla-mf", "epochs=2", "dim=8", "ks=5,10", f"output={out}"
     )
     assert code == 0, text
-    assert "tiny: 60 users, 80 items" in text and "Full ranking of the test items" in text
+    assert "tiny: 60 users, 80 items" in text and "Full ranking of the test items by epoch" in text
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert set(lines[0]["metrics"]) == {
@@ -133,9 +220,12 @@ def test_command_trains_on_files(tmp_path: Path) -> None:
         (["lr=-1"], "lr: Input should be greater than 0, got '-1'"),
         (["epochs=1.5"], "epochs: .*integer.*, got '1.5'"),
         (["tau=cold"], "tau: .*weight_v0.*, got 'cold'"),
-        (["speed=9"], "unknown key 'speed'; the keys are data, model"),
+        (["speed=9"], "unknown key 'speed'; the keys are data, protocol"),
         (["lr"], "expected key=value, got 'lr'"),
         (["lr=1", "lr=2"], "lr is given twice"),
+        (["loss=bpr"], "loss=bpr has no temperature to adapt: give tau a number"),
+        (["loss=bsl", "tau=0.1", "negatives=full"], "loss=bsl compares the rows of a batch"),
+        (["select_by=mrr@5"], "select_by must be one of recall@10, .*, got 'mrr@5'"),
         (["recipe=pasta"], "recipe must be one of yelp2018-mf"),
         (["data=/nowhere"], "/nowhere: not a folder"),
     ],

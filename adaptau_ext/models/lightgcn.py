@@ -45,7 +45,7 @@ class LightGCN(Recommender):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LightGCN:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.graph = self.graph.to(self.user_table.device)
         return self
 

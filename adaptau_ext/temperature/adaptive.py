@@ -202,7 +202,7 @@ class AdaptiveTemperature(Temperature):
 
 
 def _tau0(gap: float, spread: float, log_ratio: float) -> float:
-    """The form with variances, multiplied out: nothing cancels, and without them it is the simple one."""
+    """The form with variances, multiplied out: nothing cancels; without them it is the simple one."""
     inside = gap * gap + 2 * spread * log_ratio
     if inside < 0:
         raise RuntimeError(

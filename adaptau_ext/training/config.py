@@ -71,7 +71,7 @@ class TrainConfig(BaseModel):
     t1: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="quantile of weight_ratio")
     t2: Positive | None = Field(
         None,
-        description="spread of the users' temperatures: larger = more alike; default 1, 2 in mode=paper",
+        description="spread of the users' temperatures: larger = more alike; default 1, paper: 2",
     )
     positive_tau: Positive = Field(0.1, description="temperature of the positives in bsl")
     margin: float = Field(0.4, description="of negatives in ccl")
@@ -85,7 +85,9 @@ class TrainConfig(BaseModel):
     patience: Count | None = Field(
         None, description="epochs without a better one after which training stops; default: never"
     )
-    select_by: str = Field("recall@20", description="metric that makes an epoch the best")
+    select_by: str | None = Field(
+        None, description="metric that makes an epoch the best; default: recall at the middle one of ks"
+    )
     ks: tuple[Count, ...] = Field((10, 20, 50), description="evaluation cut-offs")
     seed: int = Field(0, description="of initialisation, order, negatives and dropout")
     cold_users: Literal["error", "drop", "keep"] = Field("error", description="no training items")
@@ -111,6 +113,11 @@ class TrainConfig(BaseModel):
             values["negatives"] = "in_batch" if in_batch else "sampled"
         return values
 
+    @property
+    def best_metric(self) -> str:
+        """`select_by`, or its default."""
+        return self.select_by or f"recall@{self.ks[len(self.ks) // 2]}"
+
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
         if self.loss in IN_BATCH_ONLY and self.negatives != "in_batch":
@@ -120,6 +127,6 @@ class TrainConfig(BaseModel):
                 f"loss={self.loss} has no temperature to adapt: give tau a number, like 0.1"
             )
         names = [f"{name}@{k}" for k in self.ks for name in ("recall", "ndcg", "precision")]
-        if self.select_by not in names:
+        if self.best_metric not in names:
             raise ValueError(f"select_by must be one of {', '.join(names)}, got {self.select_by!r}")
         return self

@@ -67,7 +67,7 @@ class Run:
         results = {
             "data": trainer.data.describe(),
             "protocol": trainer.config.protocol,
-            "selected_by": trainer.config.select_by,
+            "selected_by": trainer.config.best_metric,
             "selected_on": "test" if trainer.config.protocol == "paper" else "valid",
             "best_epoch": best.epoch,
             "best": best.metrics,

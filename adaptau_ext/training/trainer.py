@@ -69,12 +69,10 @@ class Trainer:
         self.model = (model or make_model(config, data)).to(self.device)
         self.temperature = make_temperature(config, data).to(self.device)
         self.objective = objective(config)
-        learned = {"params": list(self.temperature.parameters()), "lr": config.tau_lr or config.lr}
-        self.optimizer = torch.optim.Adam(
-            [{"params": list(self.model.parameters())}, *([learned] if learned["params"] else [])],
-            lr=config.lr,
-            fused=True,
-        )
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        learned = list(self.temperature.parameters())
+        if learned:
+            self.optimizer.add_param_group({"params": learned, "lr": config.tau_lr or config.lr})
         self.generator = torch.Generator().manual_seed(config.seed)
         self.results: list[EpochResult] = []
         self.best = 0
@@ -137,7 +135,7 @@ class Trainer:
                 metrics,
             )
             self.results.append(result)
-            by = self.config.select_by
+            by = self.config.best_metric
             if epoch == 0 or metrics[by] > self.results[self.best].metrics[by]:
                 self.best = epoch
                 self.best_model = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
