@@ -7,10 +7,19 @@ import math
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.stats
 import torch
 
-from adaptau_ext import evaluation
-from adaptau_ext.evaluation import evaluate
+from adaptau_ext.evaluation import (
+    Evaluation,
+    beyond_accuracy,
+    compare,
+    evaluate,
+    evaluate_users,
+    group_recall,
+    popularity_groups,
+    ranking,
+)
 
 
 def random_csr(n_rows: int, n_columns: int, density: float, seed: int) -> scipy.sparse.csr_array:
@@ -41,12 +50,16 @@ def naive(
             sums.setdefault(f"recall@{k}", []).append(len(hits) / len(wanted))
             sums.setdefault(f"precision@{k}", []).append(len(hits) / k)
             sums.setdefault(f"ndcg@{k}", []).append(sum(1 / math.log2(r + 1) for r in hits) / ideal)
+            sums.setdefault(f"hit@{k}", []).append(float(bool(hits)))
+            sums.setdefault(f"mrr@{k}", []).append(1 / hits[0] if hits else 0.0)
+            precisions = [n / r for n, r in enumerate(hits, start=1)]
+            sums.setdefault(f"map@{k}", []).append(sum(precisions) / min(k, len(wanted)))
     return {name: float(np.mean(values)) for name, values in sums.items()}
 
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_is_the_mean_of_per_user_metrics(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "_USERS_A_CHUNK", chunk)
+    monkeypatch.setattr(ranking, "_USERS_A_CHUNK", chunk)
     u, i = torch.randn(60, 8), torch.randn(90, 8)
     train = random_csr(60, 90, 0.2, seed=0)
     train = scipy.sparse.csr_array(scipy.sparse.vstack([train[:59], np.arange(90)[None] < 85]))
@@ -85,3 +98,67 @@ def test_bad_arguments() -> None:
         evaluate(u, i, empty)
     with pytest.raises(ValueError, match=r"ks must be cut-offs >= 1, got \[0\]"):
         evaluate(u, i, empty, ks=(0,))
+
+
+def test_groups_have_equal_shares() -> None:
+    popularity = np.random.default_rng(0).zipf(1.5, 2000).clip(max=500)
+    for equal, weight in (("interactions", popularity), ("items", np.ones(2000))):
+        groups = popularity_groups(popularity, 10, equal=equal)  # type: ignore[arg-type]
+        shares = np.bincount(groups, weights=weight, minlength=10) / weight.sum()
+        largest = popularity.max() / popularity.sum() if equal == "interactions" else 1 / 2000
+        assert np.abs(shares - 0.1).max() <= largest
+        means = [popularity[groups == g].mean() for g in range(10)]
+        assert means == sorted(means)
+    assert popularity_groups(np.zeros(4, np.int64), 2, equal="items").tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="n_groups must be >= 1, got 0"):
+        popularity_groups(popularity, 0)
+    with pytest.raises(ValueError, match='equal must be "interactions" or "items", got'):
+        popularity_groups(popularity, equal="users")  # type: ignore[arg-type]
+
+
+def test_what_is_recommended() -> None:
+    """Two users, four items by score 3, 2, 1, 0; the second has seen the best."""
+    u, i = torch.ones(2, 1), torch.tensor([[3.0], [2.0], [1.0], [0.0]])
+    held_out = scipy.sparse.csr_array(np.array([[0, 1, 0, 1], [0, 1, 0, 0]]))
+    seen = scipy.sparse.csr_array(np.array([[0, 0, 0, 0], [1, 0, 0, 0]]))
+    found = evaluate_users(u, i, held_out, exclude=seen, ks=(2,))
+    assert found.users.tolist() == [0, 1]
+    assert found.recommended[2].tolist() == [1, 2, 1, 0]
+    groups = np.array([1, 0, 1, 1])
+    assert group_recall(found, groups, 2).tolist() == pytest.approx([0.75, 0.0])
+    assert group_recall(found, groups, 2).sum() == pytest.approx(found.means()["recall@2"])
+    popularity = np.array([8, 4, 4, 0])
+    # recommended: 8, 4, 4, 4 interactions; 1, 2, 2, 2 bits of 16
+    assert beyond_accuracy(found, popularity, 2) == pytest.approx(
+        {
+            "coverage@2": 0.75,
+            "gini@2": (-3 * 0 - 1 + 1 + 3 * 2) / 16,
+            "popularity@2": 5,
+            "novelty@2": 1.75,
+        }
+    )
+
+
+def test_paired_tests() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.random(400)
+    worse = np.where(rng.random(400) < 0.3, a - 0.1, a)
+    noise = np.where(rng.random(400) < 0.3, a + rng.normal(0, 0.1, 400), a)
+
+    def result(values: np.ndarray) -> Evaluation:
+        return Evaluation(np.arange(len(values)), {"recall@20": values}, {}, {})
+
+    (better,) = compare(result(a), result(worse))
+    assert better.metric == "recall@20" and better.first > better.second
+    assert better.t_p < 1e-10 and better.wilcoxon_p < 1e-10
+    difference = a - worse  # by hand
+    t = difference.mean() / (difference.std(ddof=1) / 20)
+    assert better.t_p == pytest.approx(2 * scipy.stats.t.sf(t, 399), rel=1e-9)
+    (chance,) = compare(result(a), result(noise))
+    assert chance.t_p > 0.01 and chance.wilcoxon_p > 0.01
+    (same,) = compare(result(a), result(a))
+    assert same.t_p == same.wilcoxon_p == 1
+    with pytest.raises(ValueError, match="must be of the same users"):
+        compare(result(a), result(a[:9]))
+    with pytest.raises(ValueError, match="at least two users, got 1"):
+        compare(result(a[:1]), result(a[:1]))

@@ -201,7 +201,7 @@ def test_command_trains_on_files(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert set(lines[0]["metrics"]) == {
-        f"{m}@{k}" for m in ("recall", "ndcg", "precision") for k in (5, 10)
+        f"{m}@{k}" for m in ("recall", "ndcg", "precision", "hit", "mrr", "map") for k in (5, 10)
     }
     saved = TrainConfig.model_validate_json((out / "config.json").read_text())
     assert (saved.tau, saved.t1, saved.t2, saved.lr, saved.epochs) == (

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adaptau_ext.evaluation import METRICS
 from adaptau_ext.ops import Normalize
 from adaptau_ext.temperature import Strategy
 
@@ -126,7 +127,7 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"loss={self.loss} has no temperature to adapt: give tau a number, like 0.1"
             )
-        names = [f"{name}@{k}" for k in self.ks for name in ("recall", "ndcg", "precision")]
+        names = [f"{name}@{k}" for k in self.ks for name in METRICS]
         if self.best_metric not in names:
             raise ValueError(f"select_by must be one of {', '.join(names)}, got {self.select_by!r}")
         return self

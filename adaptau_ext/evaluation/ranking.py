@@ -1,0 +1,187 @@
+"""Full-ranking evaluation that streams over users: score, mask, select, count, forget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from adaptau_ext.index import ItemIndex
+from adaptau_ext.ops import Normalize
+
+METRICS = ("recall", "ndcg", "precision", "hit", "mrr", "map")
+_USERS_A_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the first k items of every user with held-out items are worth.
+
+    Attributes:
+        users: `[n]` ids of those users.
+        values: of each metric like "recall@20", `[n]` float64, a user's each.
+        recommended: of each k, `[n_items]`: how many users have the item among their first k.
+        found: of each k, `[n_items]` float64: the item's share in recall@k, so that the sum over items,
+            divided by n, is recall@k.
+    """
+
+    users: np.ndarray
+    values: dict[str, np.ndarray]
+    recommended: dict[int, np.ndarray] = field(repr=False)
+    found: dict[int, np.ndarray] = field(repr=False)
+
+    def means(self) -> dict[str, float]:
+        """Every metric, averaged over the users."""
+        return {name: float(value.mean()) for name, value in self.values.items()}
+
+
+def evaluate(
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    held_out: scipy.sparse.csr_array,
+    *,
+    exclude: scipy.sparse.csr_array | None = None,
+    ks: Sequence[int] = (20,),
+    normalize: Normalize = "none",
+) -> dict[str, float]:
+    """Means over users of every metric of `evaluate_users`: {"recall@20": ..., "ndcg@20": ..., ...}."""
+    return evaluate_users(
+        user_embeddings, item_embeddings, held_out, exclude=exclude, ks=ks, normalize=normalize
+    ).means()
+
+
+def evaluate_users(
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    held_out: scipy.sparse.csr_array,
+    *,
+    exclude: scipy.sparse.csr_array | None = None,
+    ks: Sequence[int] = (20,),
+    normalize: Normalize = "none",
+) -> Evaluation:
+    """Ranking metrics at each k of all users with held-out items.
+
+    ::
+
+        recall@k    = hits / |held out|
+        precision@k = hits / k
+        ndcg@k      = sum over hits of 1 / log2(rank + 1), over the same sum for min(k, |held out|) hits
+                      at the top
+        hit@k       = 1 if there is a hit, otherwise 0
+        mrr@k       = 1 / rank of the first hit, 0 without one
+        map@k       = sum over hits of precision at their rank, over min(k, |held out|)
+
+    All items compete but those in `exclude` (training items). Memory does not grow with users x items.
+
+    Args:
+        user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`.
+        held_out, exclude: `[n_users, n_items]` CSR.
+        ks: cut-offs, each >= 1. A user with fewer than k candidates is given all of them.
+        normalize: "both" for cosine scores.
+
+    Raises:
+        ValueError: for no cut-off, a cut-off below 1, or no held-out item at all.
+    """
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks must be cut-offs >= 1, got {list(ks)}")
+    if held_out.nnz == 0:
+        raise ValueError("held_out must hold at least one item, got none")
+    n_items = item_embeddings.shape[0]
+    index = ItemIndex(item_embeddings, normalize=normalize)
+    chosen: list[np.ndarray] = []
+    parts: dict[str, list[np.ndarray]] = {f"{name}@{k}": [] for k in ks for name in METRICS}
+    recommended = {k: np.zeros(n_items, np.int64) for k in ks}
+    found = {k: np.zeros(n_items) for k in ks}
+    for users, k in _chunks(held_out, exclude, n_items, max(ks)):
+        wanted = held_out[users]
+        ids = index.topk(
+            user_embeddings[torch.from_numpy(users)],
+            k,
+            exclude=None if exclude is None else exclude[users],
+        )[1]
+        ids = ids.cpu().numpy()
+        hits = Hits(wanted, ids)
+        chosen.append(users)
+        for cut in ks:
+            for name, value in hits.metrics(cut).items():
+                parts[f"{name}@{cut}"].append(value)
+            recommended[cut] += np.bincount(ids[:, :cut].ravel(), minlength=n_items)
+            here = hits.rank < cut
+            found[cut] += np.bincount(
+                hits.item[here], weights=1 / hits.size[hits.row[here]], minlength=n_items
+            )
+    order = np.argsort(np.concatenate(chosen), kind="stable")
+    return Evaluation(
+        np.concatenate(chosen)[order],
+        {name: np.concatenate(values)[order] for name, values in parts.items()},
+        recommended,
+        found,
+    )
+
+
+class Hits:
+    """The held-out items among users' recommendations, one entry each, by user and rank.
+
+    Args:
+        held_out: `[n, n_items]` CSR with at least one item a row; ids: `[n, k]`, best first.
+
+    Attributes:
+        size: `[n]`, held-out items. row, rank, item: of each hit; ranks from 0.
+        nth: of each hit, how many hits its user has up to it.
+    """
+
+    def __init__(self, held_out: scipy.sparse.csr_array, ids: np.ndarray) -> None:
+        self.size = np.diff(held_out.indptr)
+        n, n_items = held_out.shape
+        rows = np.repeat(np.arange(n), self.size)
+        keys = torch.from_numpy(rows * n_items + held_out.indices)  # ascending
+        wanted = torch.from_numpy(np.arange(n)[:, None] * n_items + ids)
+        place = torch.searchsorted(keys, wanted).clamp(max=keys.numel() - 1)
+        self.row, self.rank = (x.numpy() for x in (keys[place] == wanted).nonzero(as_tuple=True))
+        self.item = ids[self.row, self.rank]
+        first = np.searchsorted(self.row, self.row)  # of the row's hits
+        self.nth = np.arange(len(self.row)) - first + 1
+
+    def metrics(self, k: int) -> dict[str, np.ndarray]:
+        """Each metric at k, `[n]` float64."""
+        here = self.rank < k
+        row, rank, nth = self.row[here], self.rank[here], self.nth[here]
+        n = len(self.size)
+
+        def total(weights: np.ndarray | None = None) -> np.ndarray:
+            return np.bincount(row, weights=weights, minlength=n).astype(np.float64)
+
+        discount = 1 / np.log2(np.arange(2, k + 2))
+        ideal = np.concatenate([[0], discount.cumsum()])
+        best = np.minimum(self.size, k)
+        count, first = total(), nth == 1
+        return {
+            "recall": count / self.size,
+            "precision": count / k,
+            "ndcg": total(discount[rank]) / ideal[best],
+            "hit": (count > 0).astype(np.float64),
+            "mrr": total(first / (rank + 1)),
+            "map": total(nth / (rank + 1)) / best,
+        }
+
+
+def _chunks(
+    held_out: scipy.sparse.csr_array,
+    exclude: scipy.sparse.csr_array | None,
+    n_items: int,
+    k: int,
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Users with held-out items, in chunks that have k candidates each, or else all they have."""
+    users = np.diff(held_out.indptr).nonzero()[0]
+    left = np.full(users.size, n_items)
+    if exclude is not None:
+        left = n_items - np.diff(exclude.indptr)[users]
+    enough = users[left >= k]
+    for start in range(0, enough.size, _USERS_A_CHUNK):
+        yield enough[start : start + _USERS_A_CHUNK], k
+    for count in np.unique(left[(left < k) & (left > 0)]):
+        yield users[left == count], int(count)

@@ -1,0 +1,47 @@
+"""Is one run better than another, or is it chance? Paired over users."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from adaptau_ext.evaluation.ranking import Evaluation
+
+
+class Comparison(NamedTuple):
+    """Of a metric between two runs: means, and two-sided p values of the paired tests."""
+
+    metric: str
+    first: float
+    second: float
+    t_p: float
+    wilcoxon_p: float
+
+
+def compare(first: Evaluation, second: Evaluation) -> list[Comparison]:
+    """Paired t test and Wilcoxon's signed-rank test of every metric that both have.
+
+    Ties count half to each side in Wilcoxon's test (zero_method="zsplit"), because most users have the
+    same hits under both. Equal values of all users give p = 1.
+
+    Raises:
+        ValueError: if the users are not the same, or there are fewer than two.
+    """
+    if not np.array_equal(first.users, second.users):
+        raise ValueError("first and second must be of the same users and held-out items")
+    if len(first.users) < 2:
+        raise ValueError(f"a paired test needs at least two users, got {len(first.users)}")
+    rows = []
+    for name in first.values:
+        if name not in second.values:
+            continue
+        a, b = first.values[name], second.values[name]
+        if np.array_equal(a, b):
+            t_p = wilcoxon_p = 1.0
+        else:
+            t_p = float(scipy.stats.ttest_rel(a, b).pvalue)
+            wilcoxon_p = float(scipy.stats.wilcoxon(a, b, zero_method="zsplit").pvalue)
+        rows.append(Comparison(name, float(a.mean()), float(b.mean()), t_p, wilcoxon_p))
+    return rows
