@@ -98,12 +98,12 @@ def evaluate_users(
     found = {k: np.zeros(n_items) for k in ks}
     for users, k in _chunks(held_out, exclude, n_items, max(ks)):
         wanted = held_out[users]
-        ids = index.topk(
+        best = index.topk(
             user_embeddings[torch.from_numpy(users)],
             k,
             exclude=None if exclude is None else exclude[users],
         )[1]
-        ids = ids.cpu().numpy()
+        ids = best.cpu().numpy()
         hits = Hits(wanted, ids)
         chosen.append(users)
         for cut in ks:
