@@ -8,15 +8,17 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from adaptau_ext import cli, reference
-from adaptau_ext.data import Interactions, synthetic
+from adaptau_ext.data import Interactions, read_lightgcn, synthetic
 from adaptau_ext.evaluation import evaluate
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.run import Run
+from tests.conftest import real_data
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +106,47 @@ def test_protocols(small: Interactions) -> None:
     by_valid = [r.metrics["recall@20"] for r in clean.results]
     assert by_valid[clean.best] == max(by_valid)
     clean.model.load_state_dict(clean.best_model)
-    measured = clean.test_metrics()
+    measured = clean.evaluate_test().means()
     expected = evaluate(
         *clean.model.embeddings(), small.test, exclude=small.train, ks=(10, 20, 50), normalize="both"
     )
     assert measured == expected
     paper = Trainer(config(tau=0.2), small)
-    assert paper.evaluate() == paper.test_metrics() and paper.users.numel() == small.train.nnz
+    assert (
+        paper.evaluate().means() == paper.evaluate_test().means()
+        and paper.users.numel() == small.train.nnz
+    )
+
+
+def test_popular_items_grow_without_normalisation() -> None:
+    """Figure of the paper: magnitudes follow popularity, more so with every epoch."""
+    data = read_lightgcn(real_data("lastfm"), cold_users="drop")
+    settings = config(
+        loss="bpr", tau=1, normalize="none", n_negatives=1, batch_size=2048, dim=32, epochs=8, l2=1e-3
+    )
+    looked_at = [result.diagnostics for result in results(settings, data)]
+    spearman = [d["item_norm_popularity"] for d in looked_at]
+    assert abs(spearman[0]) < 0.2 and spearman[-1] > 0.75 and spearman[3:] == sorted(spearman[3:])
+    norms = np.array([d["item_norm_by_group"] for d in looked_at])
+    growth = norms[-1] / norms[0]
+    assert growth.argmax() == 9 and growth[9] > 2 * growth[0]
+
+
+def test_diagnostics_are_what_they_say(small: Interactions) -> None:
+    trainer = Trainer(config(epochs=2, ks=(5, 10, 20)), small)
+    list(trainer.run())
+    found = trainer.results[-1].diagnostics
+    u, i = (torch.nn.functional.normalize(x.detach()).double() for x in trainer.model.embeddings())
+    users, items = small.pairs()
+    assert found["positive_score"] == pytest.approx(
+        float((u[users] * i[items]).sum(1).mean()), rel=1e-4
+    )
+    assert found["random_score"] == pytest.approx(float((u[users] @ i.T).mean()), rel=1e-3, abs=1e-6)
+    assert sum(found["recall@10_by_group"]) == pytest.approx(trainer.results[-1].metrics["recall@10"])
+    quantiles = found["inv_tau_quantiles"]
+    assert quantiles == sorted(quantiles) and len(quantiles) == 11
+    assert quantiles[0] == pytest.approx(float(trainer.temperature.inv_tau.min()), rel=1e-6)
+    assert len(found["item_norm_by_group"]) == 10
 
 
 def test_patience(small: Interactions) -> None:

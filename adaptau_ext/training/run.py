@@ -77,7 +77,8 @@ class Run:
             "eval_seconds": sum(r.eval_seconds for r in trainer.results),
         }
         trainer.model.load_state_dict(trainer.best_model)
-        results["test"] = best.metrics if trainer.config.protocol == "paper" else trainer.test_metrics()
+        on_test = trainer.config.protocol == "paper"
+        results["test"] = best.metrics if on_test else trainer.evaluate_test().means()
         torch.save(trainer.best_model, self.folder / "model.pt")
         (self.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
-from adaptau_ext.evaluation import evaluate
+from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.models import MF, LightGCN, Recommender
 from adaptau_ext.temperature import (
     AdaptiveTemperature,
@@ -21,6 +22,7 @@ from adaptau_ext.temperature import (
     Temperature,
 )
 from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.diagnostics import diagnose
 from adaptau_ext.training.objectives import objective
 
 
@@ -36,15 +38,16 @@ class EpochResult:
     train_seconds: float
     eval_seconds: float
     metrics: dict[str, float]
+    diagnostics: dict[str, float | list[float]] = field(default_factory=dict)  # see diagnose()
 
 
 class Trainer:
     """Trains a model on the interactions; what and how is in `config`.
 
     Under protocol "clean" the validation items are taken out of train, the best epoch is the best on
-    them, and `test_metrics` measures that epoch on test. Under "paper" everything is trained on and the
-    best epoch is the best on test, as published numbers of this field mostly are: they are higher than
-    what a system in use would see.
+    them, and `evaluate_test` measures that epoch on test. Under "paper" everything is trained on and
+    the best epoch is the best on test, as published numbers of this field mostly are: they are higher
+    than what a system in use would see.
 
     Args:
         model: default: the one that `config.model` names.
@@ -66,6 +69,8 @@ class Trainer:
         self.data = data
         self.device = torch.device(config.device or ("cpu" if cuda.why_no_gpu() else "cuda"))
         self.users, self.items = data.pairs()
+        self.popularity = np.bincount(data.train.indices, minlength=data.n_items)
+        self.groups = popularity_groups(self.popularity)
         self.model = (model or make_model(config, data)).to(self.device)
         self.temperature = make_temperature(config, data).to(self.device)
         self.objective = objective(config)
@@ -123,7 +128,9 @@ class Trainer:
                 yield loss
             mean, low, high, loss_sum = totals.tolist()
             trained = time.perf_counter()
-            metrics = self.evaluate()
+            evaluation = self.evaluate()
+            metrics = evaluation.means()
+            evaluated = time.perf_counter()
             result = EpochResult(
                 epoch,
                 getattr(self.temperature, "inv_tau0", mean / self.n_batches),
@@ -131,8 +138,9 @@ class Trainer:
                 high / self.n_batches,
                 loss_sum,
                 trained - started,
-                time.perf_counter() - trained,
+                evaluated - trained,
                 metrics,
+                self._diagnose(evaluation),
             )
             self.results.append(result)
             by = self.config.best_metric
@@ -149,30 +157,45 @@ class Trainer:
             return True
         return patience is not None and done > 0 and done - 1 - self.best >= patience
 
-    def evaluate(self) -> dict[str, float]:
-        """Metrics of the model as it is, on the split that epochs are chosen by."""
-        if self.config.protocol == "paper":
-            return self._metrics(self.data.test, self.data.train)
-        return self._metrics(self.data.valid, self.data.train)
+    def evaluate(self) -> Evaluation:
+        """Evaluates the model as it is, on the split that epochs are chosen by."""
+        held_out = self.data.test if self.config.protocol == "paper" else self.data.valid
+        return self._evaluate(held_out, self.data.train)
 
-    def test_metrics(self) -> dict[str, float]:
-        """Metrics of the model as it is, on test; items of train and valid are not candidates."""
+    def evaluate_test(self) -> Evaluation:
+        """Evaluates the model as it is, on test; items of train and valid are not candidates."""
         seen = self.data.train
         if self.data.valid is not None and self.config.protocol == "clean":
             seen = (seen + self.data.valid).tocsr()
             seen.sort_indices()
-        return self._metrics(self.data.test, seen)
+        return self._evaluate(self.data.test, seen)
 
-    def _metrics(self, held_out: Any, exclude: Any) -> dict[str, float]:
+    def _evaluate(self, held_out: Any, exclude: Any) -> Evaluation:
         self.model.eval()
         with torch.no_grad():
-            return evaluate(
+            return evaluate_users(
                 *self.model.embeddings(),
                 held_out,
                 exclude=exclude,
                 ks=self.config.ks,
                 normalize=self.model.ranking or self.config.normalize,
             )
+
+    def _diagnose(self, evaluation: Evaluation) -> dict[str, float | list[float]]:
+        with torch.no_grad():
+            embeddings = self.model.embeddings()
+            inv_tau = 1 / self.temperature.of(torch.arange(self.data.n_users, device=self.device))
+        k = int(self.config.best_metric.partition("@")[2])
+        return diagnose(
+            embeddings,
+            (self.users, self.items),
+            self.popularity,
+            self.groups,
+            self.config.normalize,
+            inv_tau,
+            evaluation,
+            k,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, at the end of one; for torch.save."""
