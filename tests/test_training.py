@@ -126,7 +126,7 @@ def test_popular_items_grow_without_normalisation() -> None:
     )
     looked_at = [result.diagnostics for result in results(settings, data)]
     spearman = [d["item_norm_popularity"] for d in looked_at]
-    assert abs(spearman[0]) < 0.2 and spearman[-1] > 0.75 and spearman[3:] == sorted(spearman[3:])
+    assert abs(spearman[0]) < 0.2 < spearman[1] < spearman[2] and min(spearman[3:]) > 0.7
     norms = np.array([d["item_norm_by_group"] for d in looked_at])
     growth = norms[-1] / norms[0]
     assert growth.argmax() == 9 and growth[9] > 2 * growth[0]
