@@ -1,0 +1,66 @@
+"""Tables of ours beside published, as Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .published import Published
+from .runs import Done
+
+Cells = dict[str, Any]
+
+
+def row(done: Done, published: Published) -> Cells:
+    """One line of a table."""
+    theirs, log = published.of(done.arm), published.log(done.arm)
+    cells: Cells = dict(done.arm.labels)
+    for name, ours in (("recall", done.test["recall@20"]), ("ndcg", done.test["ndcg@20"])):
+        cells[f"{name}@20"] = f"{ours:.4f}"
+        if theirs is not None:
+            target = getattr(theirs, name)
+            cells[f"{name} published"] = f"{target:.4f}"
+            cells[f"{name} difference"] = f"{100 * (ours / target - 1):+.1f} %"
+    cells["published in"] = "" if theirs is None else theirs.source
+    cells["epoch"] = done.results["best_epoch"]
+    cells["s/epoch"] = f"{median(e['train_seconds'] for e in done.epochs):.1f}"
+    cells["s/epoch published"] = (
+        f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
+    )
+    cells["inverse temperatures"] = temperatures(done, log)
+    cells["seconds"] = f"{done.results['train_seconds'] + done.results['eval_seconds']:.0f}"
+    return cells
+
+
+def temperatures(done: Done, log: list[dict[str, str]]) -> str:
+    """Largest relative difference of the batches' smallest and largest inverse temperature."""
+    worst = {
+        name: max(
+            (
+                abs(ours[name] / float(theirs[name]) - 1)
+                for ours, theirs in zip(done.epochs, log, strict=False)
+                if ours["epoch"] > 5
+            ),
+            default=None,
+        )
+        for name in ("inv_tau_min", "inv_tau_max")
+    }
+    return ", ".join("" if w is None else f"{100 * w:.1f} %" for w in worst.values()).strip(", ")
+
+
+def markdown(rows: list[Cells]) -> str:
+    """A table; columns that are empty everywhere are left out."""
+    names = [n for n in dict.fromkeys(n for r in rows for n in r) if any(r.get(n, "") != "" for r in rows)]
+    lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
+    lines += ["| " + " | ".join(str(r.get(n, "")) for n in names) + " |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_csv(rows: list[Cells], path: Path) -> None:
+    names = list(dict.fromkeys(n for r in rows for n in r))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)

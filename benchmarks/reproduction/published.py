@@ -1,0 +1,56 @@
+"""Published figures: the paper's tables, and the logs published with its code."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arms import Arm
+
+MODES = {"adap_tau0": ("weight_v0",), "adap_tau": ("weight_mean", "weight_ratio")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Recall@20 and NDCG@20, and where they stand."""
+
+    recall: float
+    ndcg: float
+    source: str
+
+
+class Published:
+    """Reads official_results.csv, official_epochs.csv and paper_results.csv of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        def read(name: str) -> list[dict[str, str]]:
+            with (folder / name).open() as lines:
+                return list(csv.DictReader(lines))
+
+        self.logs, self.epochs = read("official_results.csv"), read("official_epochs.csv")
+        self.paper = read("paper_results.csv")
+
+    def of(self, arm: Arm) -> Row | None:
+        """The log's final row if there is one, otherwise the paper's."""
+        labels = arm.labels
+        for row in self.logs if arm.table == "main" else []:
+            if self._same_run(row, labels):
+                return Row(float(row["recall@20"]), float(row["ndcg@20"]), "log")
+        for row in self.paper:
+            wanted = {"table": arm.table, **labels}
+            if all(row[key] == value for key, value in wanted.items() if key in row):
+                return Row(float(row["recall@20"]), float(row["ndcg@20"]), "paper")
+        return None
+
+    def log(self, arm: Arm) -> list[dict[str, str]]:
+        """The published epochs of a run, in order; none if there is no log."""
+        return [row for row in self.epochs if self._same_run(row, arm.labels)]
+
+    @staticmethod
+    def _same_run(row: dict[str, str], labels: dict[str, str]) -> bool:
+        return (
+            row["dataset"] == labels["dataset"]
+            and row["backbone"] == labels["backbone"]
+            and row["tau_mode"] in MODES.get(labels["strategy"], ())
+        )
