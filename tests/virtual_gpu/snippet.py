@@ -134,7 +134,11 @@ def expect(
     """By all threads, and by odd ones alone."""
     for odd_only in (False, True):
         got = run(body, result, inputs, odd_only)
-        want = np.where(np.arange(THREADS) % 2 == 1, expected, np.zeros_like(expected)) if odd_only else expected
+        want = (
+            np.where(np.arange(THREADS) % 2 == 1, expected, np.zeros_like(expected))
+            if odd_only
+            else expected
+        )
         fine = same(got, want.astype(got.dtype), relative)
         where = int(np.argmin(fine))
         values = [x[where] for _, x in inputs]

@@ -27,7 +27,7 @@ void Assembler::add(const std::string& s, int line) {
     const size_t index = std::stoull(s.substr(5)), quote = s.find('"');
     source_files_.resize(std::max(source_files_.size(), index + 1));
     source_files_[index] = s.substr(quote + 1, s.rfind('"') - quote - 1);
-  } else if (s.starts_with(".loc")) {
+  } else if (s.starts_with(".loc ")) {
     const auto words = split(s, ' ');
     if (words.at(2) == "0") return;  // of no line: that of the last one stays
     source_file_ = std::stoi(words.at(1));
@@ -94,9 +94,9 @@ void Assembler::instruction(std::string text, int line) {
   const Parts parts = split(text.substr(0, end), '.');
   auto given = split(text.substr(end), ',');
   auto& code = kernels_.back()->code;
-  if (parts[0] == "call") return call(text.substr(end), line);
+  if (parts[0] == "call") return call(text, line);
   if (parts[0] == "st" && parts.size() > 1 && parts[1] == "param")
-    return store_call_parameter(text.substr(end), line);
+    return store_call_parameter(text, line);
   if (parts[0] == "bra") {
     i.control = Control::branch;
     branches_.emplace_back(static_cast<int>(code.size()), given.at(0));
@@ -125,10 +125,10 @@ void Assembler::instruction(std::string text, int line) {
 }
 
 void Assembler::store_call_parameter(const std::string& text, int line) {
-  const auto given = split(text, ',');
+  const auto given = split(text.substr(text.find(' ')), ',');
   const std::string name = given.at(0).substr(1, given[0].find_first_of("+]") - 1);
   Instruction i;
-  i.text = "st.param " + text;
+  i.text = text;
   i.ptx_line = line;
   i.results[i.n_results++] = register_operand(name);
   const bool wide = i.results[0].wide;
@@ -138,10 +138,10 @@ void Assembler::store_call_parameter(const std::string& text, int line) {
 }
 
 void Assembler::call(const std::string& text, int line) {
-  const auto given = split(text, ',');
+  const auto given = split(text.substr(text.find(' ')), ',');
   if (given.at(0) != "__assertfail") fail("only __assertfail can be called");
   Instruction i;
-  i.text = "call __assertfail";
+  i.text = text;
   i.ptx_line = line;
   i.source_file = source_file_;
   i.source_line = source_line_;

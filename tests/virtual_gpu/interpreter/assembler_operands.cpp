@@ -86,14 +86,20 @@ void Assembler::move(const Parts& parts, const std::vector<std::string>& given, 
   auto pieces = [](const std::string& braces) {
     return split(braces.substr(1, braces.size() - 2), ',');
   };
+  auto check_halves = [&](int n) {
+    if (n != 2 || (parts.back() != "b32" && parts.back() != "b64"))
+      fail("only halves of 32 or 64 bits are modelled");
+  };
   if (given[0][0] == '{') {
     for (const auto& piece : pieces(given[0])) i.results[i.n_results++] = register_operand(piece);
     i.sources[i.n_sources++] = source(given[1], is_wide(parts.back()));
+    check_halves(i.n_results);
     return make_unpack(i);
   }
   i.results[i.n_results++] = register_operand(given[0]);
   if (given[1][0] == '{') {
     for (const auto& piece : pieces(given[1])) i.sources[i.n_sources++] = source(piece, false);
+    check_halves(i.n_sources);
     return make_pack(i);
   }
   if (given[1][0] == '%' && find(given[1]) == nullptr) {
@@ -132,6 +138,10 @@ void Assembler::operands(const Parts& parts, const std::vector<std::string>& giv
       ++i.n_sources;
     }
   }
+  if (i.control == Control::barrier && i.n_sources > (parts[1] == "red" ? 2 : 1))
+    fail("a barrier of some of the block's warps is not modelled");
+  if (op == "cp" && i.n_sources > 2 && i.sources[2].predicate)
+    fail("cp.async that may ignore its source is not modelled");
 }
 
 }  // namespace virtual_gpu

@@ -87,18 +87,23 @@ struct Remainder {
     return a % b;
   }
 };
-// Of a number and NaN, the number.
+// Of a number and NaN, the number; -0 is less than +0. Without branches, and so that it vectorises.
+template <class T>
+bool precedes(T a, T b) {
+  return (a < b) | ((a == b) & std::signbit(a)) | (b != b);
+}
 struct Minimum {
   template <class T>
   T operator()(T a, T b) const {
-    if constexpr (std::is_floating_point_v<T>) return std::fmin(a, b);
+    if constexpr (std::is_floating_point_v<T>) return precedes(a, b) ? a : b;
     return b < a ? b : a;
   }
 };
 struct Maximum {
   template <class T>
   T operator()(T a, T b) const {
-    if constexpr (std::is_floating_point_v<T>) return std::fmax(a, b);
+    if constexpr (std::is_floating_point_v<T>)
+      return (precedes(a, b) & (b == b)) | (a != a) ? b : a;
     return a < b ? b : a;
   }
 };

@@ -48,6 +48,7 @@ void set_if(Warp& w, const Instruction& i, Mask mask) {
   for (int l = 0; l < kLanes; ++l)
     bits |= Mask{compare(kComparison, from_stored<T>(a[l]), from_stored<T>(b[l]))} << l;
   set_predicate(w, i.results[0], bits, mask);
+  if (i.n_results > 1) set_predicate(w, i.results[1], ~bits, mask);
 }
 
 template <class T>

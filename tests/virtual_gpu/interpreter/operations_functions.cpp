@@ -1,37 +1,43 @@
 // The approximate functions: the true value, then, by turns of a hash of the argument, up to the
 // documented error away from it, so that nobody may count on less.
 #include <cmath>
+#include <limits>
 
 #include "elementwise.h"
 
 namespace virtual_gpu {
 namespace {
 
-template <int kLog2Error>
-float roughly(double value, float argument) {
+// `error` is less than the documented one by 2^-24, for the rounding to float.
+float roughly(double value, float argument, double error) {
   if (!settings().rough_functions || !std::isfinite(value)) return static_cast<float>(value);
   const uint32_t hash = std::bit_cast<uint32_t>(argument) * 0x9e3779b1u >> 16;
   const int step = static_cast<int>(hash % 3) - 1;
-  return static_cast<float>(value * (1 + step * std::exp2(static_cast<double>(kLog2Error))));
+  return static_cast<float>(value * (1 + step * error));
 }
-float flushed(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x; }
+template <class T>
+T flushed(T x) {
+  return std::fabs(x) < std::numeric_limits<T>::min() ? std::copysign(T{0}, x) : x;
+}
 
 struct Exp2Flushing {
   float operator()(float a) const {
-    return flushed(roughly<-23>(std::exp2(static_cast<double>(flushed(a))), a));
+    return flushed(roughly(std::exp2(static_cast<double>(flushed(a))), a, 0x1p-23));
   }
 };
 struct Log2 {
-  float operator()(float a) const { return roughly<-23>(std::log2(static_cast<double>(a)), a); }
+  float operator()(float a) const { return roughly(std::log2(static_cast<double>(a)), a, 0x1p-23); }
 };
 struct ReciprocalSquareRoot {
-  float operator()(float a) const { return roughly<-23>(1 / std::sqrt(static_cast<double>(a)), a); }
+  float operator()(float a) const {
+    return roughly(1 / std::sqrt(static_cast<double>(a)), a, 0x1.12p-23 - 0x1p-24);  // 2^-22.9
+  }
 };
 // The start of a division in double: the upper 32 bits of the result, subnormals flushed.
 struct ReciprocalStart {
   double operator()(double a) const {
-    const double flushed_a = std::fabs(a) < 0x1p-1022 ? std::copysign(0.0, a) : a;
-    return std::bit_cast<double>(std::bit_cast<uint64_t>(1 / flushed_a) & 0xffffffff00000000ull);
+    const double result = flushed(1 / flushed(a));
+    return std::bit_cast<double>(std::bit_cast<uint64_t>(result) & 0xffffffff00000000ull);
   }
 };
 
