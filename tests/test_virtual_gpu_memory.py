@@ -371,7 +371,7 @@ def test_groups_of_copies(kept: int) -> None:
     given = some(3 * 32 * 16)
     body = ".shared .align 16 .b8 room[1536]; mov.u32 %u, room; mad.lo.u32 %u, %t, 16, %u;"
     body += element(0, 16)
-    for n in range(3):
+    for _ in range(3):
         body += "cp.async.cg.shared.global [%u], [%at], 16; cp.async.commit_group; add.u32 %u, %u, 512; add.u64 %at, %at, 512;"
     body += f"sub.u32 %u, %u, 1536; cp.async.wait_group {kept}; {element(1, 4)}"
     for n in range(3 - kept):
