@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -165,15 +166,20 @@ def test_options_and_dtypes(
     )  # fmt: skip
 
 
+FEW_ROWS, MANY_ROWS = ((1, 1), (1, 130), (17, 64)), ((65, 33), (130, 129))
+GPU_SHAPES = [
+    *product(FEW_ROWS, (1, 3, 8, 17, 64, 65, 128, 200, 256, 300, 511, 512)),
+    *product(MANY_ROWS, (1, 3, 8, 17, 64, 65, 128)),  # slow to interpret
+]
+
+
 @pytest.mark.parametrize("device", GPUS)
-@pytest.mark.parametrize("d", [1, 3, 8, 17, 64, 65, 128, 200, 256, 300, 511, 512])
+@pytest.mark.parametrize(("shape", "d"), GPU_SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_shapes_on_a_gpu(device: str, dtype: torch.dtype, d: int) -> None:
-    for n_rows, n_items in ((1, 1), (1, 130), (17, 64), (65, 33), (130, 129)):
-        if d > 128 and n_rows > 17:
-            continue  # the same tiles again, and slow to interpret
-        u, i = embeddings(n_rows, n_items, d, dtype)
-        compare(u, i, torch.rand(n_rows) + 0.2, device, target=torch.randint(n_items, (n_rows,)))
+def test_shapes_on_a_gpu(device: str, dtype: torch.dtype, shape: tuple[int, int], d: int) -> None:
+    n_rows, n_items = shape
+    u, i = embeddings(n_rows, n_items, d, dtype)
+    compare(u, i, torch.rand(n_rows) + 0.2, device, target=torch.randint(n_items, (n_rows,)))
 
 
 @pytest.mark.parametrize("device", GPUS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -78,16 +79,22 @@ def test_topk_dtypes(device: str, dtype: torch.dtype, normalize: str) -> None:
         check_topk(u, i, k, random_csr(n_rows, n_items, 0.05), normalize, device)
 
 
+GPU_SHAPES = [
+    *product(((1, 33), (3, 200)), (1, 8, 17, 64, 100, 128, 256, 400, 512)),
+    *product(((65, 127),), (1, 8, 17, 64, 100, 128)),  # slow to interpret
+]
+
+
 @pytest.mark.parametrize("device", GPUS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("d", [1, 8, 17, 64, 100, 128, 256, 400, 512])
+@pytest.mark.parametrize(("shape", "d"), GPU_SHAPES)
 @pytest.mark.parametrize("k", [1, 5, 33])
-def test_topk_shapes_on_a_gpu(device: str, dtype: torch.dtype, d: int, k: int) -> None:
-    for n_rows, n_items in ((1, 33), (3, 200), (65, 127)):
-        if d > 128 and n_rows > 3:
-            continue  # the same tiles again, and slow to interpret
-        u, i = torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
-        check_topk(u, i, k, random_csr(n_rows, n_items, 0.1) if k < 20 else None, "none", device)
+def test_topk_shapes_on_a_gpu(
+    device: str, dtype: torch.dtype, shape: tuple[int, int], d: int, k: int
+) -> None:
+    n_rows, n_items = shape
+    u, i = torch.randn(n_rows, d).to(dtype), torch.randn(n_items, d).to(dtype)
+    check_topk(u, i, k, random_csr(n_rows, n_items, 0.1) if k < 20 else None, "none", device)
 
 
 @pytest.mark.parametrize("device", GPUS)
