@@ -6,7 +6,6 @@ of 32 bytes, more of them where lanes touch parts.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -16,56 +15,20 @@ import torch
 import adaptau_ext as ax
 from tests import virtual_gpu
 from tests.devices import VIRTUAL
+from tests.virtual_gpu import costs
 
 WAVEFRONTS, SECTORS = 1.15, 1.1  # over the ideal
 
 
-def loss(dtype: torch.dtype, d: int) -> None:
-    u = torch.randn(256, d).to("virtual", dtype).requires_grad_()
-    i = torch.randn(512, d).to("virtual", dtype).requires_grad_()
-    ax.fused_adaptive_softmax(u, i, 0.2).backward()
-
-
-def topk(dtype: torch.dtype, d: int) -> None:
-    u, i = torch.randn(128, d).to("virtual", dtype), torch.randn(1000, d).to("virtual", dtype)
-    ax.topk(u, i, 20)
-
-
-def ranks(dtype: torch.dtype, d: int) -> None:
-    u, i = torch.randn(128, d).to("virtual", dtype), torch.randn(900, d).to("virtual", dtype)
-    indptr = torch.arange(129).to("virtual") * 4
-    targets = torch.arange(4).repeat(128) + torch.arange(128).repeat_interleave(4)
-    ax.ranks(u, i, (indptr, targets.to("virtual")))
-
-
 @pytest.mark.parametrize("device", [VIRTUAL])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("d", [64, 128, 256])
-@pytest.mark.parametrize(
-    ("call", "kernel"),
-    [(loss, "weighted_sums_kernel"), (topk, "topk_lists_kernel"), (ranks, "count_before_kernel")],
-)
-def test_main_loops_waste_no_bandwidth(
-    call: Callable[[torch.dtype, int], None], kernel: str, d: int, dtype: torch.dtype, device: str
-) -> None:
-    virtual_gpu.clear()
-    call(dtype, d)
-    lines = [line for line in virtual_gpu.line_counts() if kernel in line["kernel"]]
-    launched = {line["kernel"]: line["warps"] for line in reversed(lines)}  # by the first line
-    total: dict[str, int] = defaultdict(int)
-    by_line: dict[str, float] = {}
-    for line in lines:
-        if line["warps"] > launched[line["kernel"]]:  # in a loop
-            for what in ("wavefronts", "ideal_wavefronts", "sectors", "ideal_sectors"):
-                total[what] += line[what]
-            extra = (
-                line["wavefronts"] - line["ideal_wavefronts"] + line["sectors"] - line["ideal_sectors"]
-            )
-            by_line[f"{line['file']}:{line['line']} {line['instruction']}"] = extra
+@pytest.mark.parametrize("dtype", costs.DTYPES, ids=str)
+@pytest.mark.parametrize("d", costs.DIMENSIONS)
+@pytest.mark.parametrize("operation", costs.MAIN_LOOPS)
+def test_main_loops_waste_no_bandwidth(operation: str, d: int, dtype: torch.dtype, device: str) -> None:
+    total, extra = costs.main_loop(operation, dtype, d)
     assert total["ideal_wavefronts"] > 0 and total["ideal_sectors"] > 0
-    worst = sorted(by_line, key=by_line.__getitem__)[-3:]
-    assert total["wavefronts"] <= WAVEFRONTS * total["ideal_wavefronts"], worst
-    assert total["sectors"] <= SECTORS * total["ideal_sectors"], worst
+    assert total["wavefronts"] <= WAVEFRONTS * total["ideal_wavefronts"], extra.most_common(3)
+    assert total["sectors"] <= SECTORS * total["ideal_sectors"], extra.most_common(3)
     print(f"wavefronts {total['wavefronts'] / total['ideal_wavefronts']:.3f}, "
           f"sectors {total['sectors'] / total['ideal_sectors']:.3f} of the ideal")  # fmt: skip
 

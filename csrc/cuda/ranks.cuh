@@ -3,9 +3,9 @@
 // Targets are scored first, by the same tensor-core instructions in the same order, so that an
 // item's own score and its twin's compare equal. Then a block walks over its part of the items once
 // for every few targets of its longest row, with their counts in registers. An item before the
-// target by id must reach its score, one after it exceed it: that is one comparison for the tiles
-// on either side. In the target's own tile, and for targets that are NaN, the order is followed
-// item by item.
+// target by id must reach its score, one after it exceed it: that is one comparison with a limit
+// for the tiles on either side. In the target's own tile, and for targets that are NaN, the order
+// is followed item by item.
 #pragma once
 
 #include <cassert>
@@ -18,6 +18,9 @@ namespace adaptau::cuda {
 
 template <class S>
 constexpr int kTargetsAtOnce = 8 / S::kHeight;
+
+template <class S>
+using RanksWalk = TileWalk<S, true, float, 6 * kTargetsAtOnce<S> * S::kHeight>;
 
 // 8 pairs of a user and a target a warp: the diagonal of a product of their rows.
 template <class S>
@@ -67,6 +70,7 @@ __global__ void __launch_bounds__(128) target_scores_kernel(const RankCounts p) 
 
 // The smallest score above; NaN above infinity and of NaN.
 __device__ __forceinline__ float next_above(float score) {
+  if (isnan(score)) return score;
   const int bits = __float_as_int(score + 0.0f);  // -0 -> +0
   return __int_as_float(bits >= 0 ? bits + 1 : bits - 1);
 }
@@ -74,26 +78,33 @@ __device__ __forceinline__ float next_above(float score) {
 // A few targets of one of a lane's rows, and how many items before each the lane has met.
 template <class S>
 struct RowTargets {
-  float score[kTargetsAtOnce<S>];
-  int item[kTargetsAtOnce<S>];  // -1: none
+  float
+      limit[kTargetsAtOnce<S>];  // to be reached in the tiles to come; NaN if that does not decide
+  int item[kTargetsAtOnce<S>];   // -1: none
   int before[kTargetsAtOnce<S>];
 
   RowTargets() = default;
-  __device__ RowTargets(const RankCounts& p, int64_t begin, int count) {
+  __device__ RowTargets(const RankCounts& p, int64_t begin, int count, int first_column) {
 #pragma unroll
     for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
       const bool there = j < count;
-      score[j] = there ? p.target_scores[begin + j] : __int_as_float(0x7fc00000);
+      limit[j] = there ? p.target_scores[begin + j] : INFINITY;
       item[j] = there ? static_cast<int>(p.targets.indices[begin + j]) : -1;
+      if (there && item[j] < first_column) limit[j] = next_above(limit[j]);
       before[j] = 0;
     }
+  }
+  // NaN also in the target's own tile.
+  __device__ float limit_in(int j, int first_column) const {
+    const auto column = static_cast<unsigned>(item[j] - first_column);
+    return column < S::kColumns ? __int_as_float(0x7fc00000) : limit[j];
   }
 };
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(const RankCounts p) {
   extern __shared__ __align__(128) unsigned char memory[];
-  using Walk = TileWalk<S, true, float>;
+  using Walk = RanksWalk<S>;
   const int block_row = static_cast<int>(blockIdx.x) * S::kRows;
   const int lane = threadIdx.x % 32, g = lane / 4, t2 = lane % 4 * 2;
   const int warp_row = Walk::warp_row();
@@ -114,15 +125,16 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(c
     }
 
   for (int64_t done = 0; __syncthreads_or(done < longest); done += kTargetsAtOnce<S>) {
+    Walk walk(p.tables, memory, block_row, static_cast<int>(blockIdx.y), p.splits);
     RowTargets<S> targets[S::kHeight][2] = {};
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         const int64_t from = begin(m, h) + done;
-        targets[m][h] = {p, from, static_cast<int>(max(end(m, h) - from, int64_t{0}))};
+        targets[m][h] = {p, from, static_cast<int>(max(end(m, h) - from, int64_t{0})),
+                         walk.first_column()};
       }
-    Walk walk(p.tables, memory, block_row, static_cast<int>(blockIdx.y), p.splits);
     walk.run([&](Scores<S>& scores, int first_column, int columns_left, const unsigned char*,
                  const float* item_scales, const typename Walk::Masks& masks) {
 #pragma unroll
@@ -137,39 +149,50 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(c
               scores[m][n][2 * h + e] = scores[m][n][2 * h + e] * item_scale * scale[m][h];
         }
       hide_masked<S>(masks, warp_row, columns_left, __int_as_float(0x7fc00000), scores);
+      bool undecided = false;
 #pragma unroll
       for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          RowTargets<S>& row = targets[m][h];
+        for (int h = 0; h < 2; ++h)
 #pragma unroll
           for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
-            const int item = row.item[j];
-            const bool here = item >= first_column && item < first_column + S::kColumns;
-            if (here || (isnan(row.score[j]) && item >= 0)) {
-              const uint32_t target = score_bits(row.score[j]);
+            const float limit = targets[m][h].limit_in(j, first_column);
+            undecided |= isnan(limit);
+            float reached = 0;  // in float32: counting there takes half as long
 #pragma unroll
-              for (int n = 0; n < S::kColumnTiles; ++n)
+            for (int n = 0; n < S::kColumnTiles; ++n)
 #pragma unroll
-                for (int e = 0; e < 2; ++e) {
-                  const int column = n * 8 + t2 + e;
-                  const uint32_t score = score_bits(scores[m][n][2 * h + e]);
-                  const bool hidden =
-                      column >= columns_left ||
-                      (masks.any() &&
-                       masks.word(warp_row + 16 * m + 8 * h + g, column / 32) >> (column % 32) & 1);
-                  row.before[j] += !hidden && (score > target ||
-                                               (score == target && first_column + column < item));
-                }
-            } else {
-              const float limit = item < first_column ? next_above(row.score[j]) : row.score[j];
-#pragma unroll
-              for (int n = 0; n < S::kColumnTiles; ++n)
-#pragma unroll
-                for (int e = 0; e < 2; ++e) row.before[j] += scores[m][n][2 * h + e] >= limit;
-            }
+              for (int e = 0; e < 2; ++e) reached += scores[m][n][2 * h + e] >= limit ? 1.0f : 0.0f;
+            targets[m][h].before[j] += static_cast<int>(reached);
           }
-        }
+      if (!undecided) return;
+#pragma unroll
+      for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h)
+#pragma unroll
+          for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
+            RowTargets<S>& row = targets[m][h];
+            if (!isnan(row.limit_in(j, first_column))) continue;
+            const float own = p.target_scores[begin(m, h) + done + j];
+            const uint32_t target = score_bits(own);
+#pragma unroll
+            for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+              for (int e = 0; e < 2; ++e) {
+                const int column = n * 8 + t2 + e;
+                const uint32_t score = score_bits(scores[m][n][2 * h + e]);
+                const bool hidden =
+                    column >= columns_left ||
+                    (masks.any() &&
+                     masks.word(warp_row + 16 * m + 8 * h + g, column / 32) >> (column % 32) & 1);
+                row.before[j] +=
+                    !hidden &&
+                    (score > target || (score == target && first_column + column < row.item[j]));
+              }
+            if (row.item[j] >= first_column && row.item[j] < first_column + S::kColumns)
+              row.limit[j] = next_above(own);
+          }
     });
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
@@ -196,7 +219,7 @@ cudaError_t launch_target_scores(const RankCounts& p, cudaStream_t stream) {
 
 template <class S>
 cudaError_t launch_count_before(const RankCounts& p, cudaStream_t stream) {
-  constexpr int kBytes = TileWalk<S, true, float>::kBytes;
+  constexpr int kBytes = RanksWalk<S>::kBytes;
   const cudaError_t error = cudaFuncSetAttribute(
       count_before_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) return error;

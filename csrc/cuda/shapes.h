@@ -30,7 +30,6 @@ struct Shape {
   static constexpr int kStages = kRowBytes <= 256 ? 3 : kRowBytes <= 1024 ? 2 : 1;
   static constexpr int kSums = kRowBytes > 1024 ? 128 : D < 256 ? D : 256;
   static constexpr int kRowTileBytes = kRows * kRowBytes, kColumnTileBytes = kColumns * kRowBytes;
-  static constexpr bool kRowsInRegisters = kHeight * kSteps <= 8;
 };
 
 template <class Type, class F>

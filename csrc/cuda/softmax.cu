@@ -2,9 +2,10 @@
 //
 //   prepare           norms, copies where tiles cannot be read from the tensors
 //   weighted_sums     users x items: each user's sum of exponentials, and of item rows
-//   finish_users      losses, gradients of users and temperatures; each user's part in the second
-//   pass weighted_sums     items x users: each item's sum of user rows finish_items      gradients
-//   of items and log_q add_positives     the positives' share, exactly, one owner an item
+//   finish_users      losses, gradients of users and temperatures; columns of the second pass
+//   weighted_sums     items x users: each item's sum of user rows
+//   finish_items      gradients of items and log_q
+//   add_positives     the positives' share, exactly, one owner an item
 #include <cassert>
 
 #include "../core/loss_row.h"
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kThreads)
     item_columns_kernel(SoftmaxProblem<float> p, Buffers b) {
   const int64_t at = this_thread();
   if (at >= padded_columns(p.items.rows)) return;
-  Column column{1, 0, 0, 1};
+  Column column{1, 0, 0, 0};
   if (at < p.items.rows) {
     const int64_t item = b.items.order != nullptr ? b.items.order[at] : at;
     const float scale = b.items.tile_scale[at];
@@ -151,13 +152,14 @@ __device__ float split_sum(const SplitSums& s, int64_t row, int64_t rows, int64_
   return sum;
 }
 
-__global__ void __launch_bounds__(kThreads)
+// Four blocks at once: without a number ptxas aims for more and spills.
+__global__ void __launch_bounds__(kThreads, 4)
     finish_users_kernel(SoftmaxProblem<float> p, SoftmaxOutput<float> out, Buffers b) {
   const int64_t user = this_warp(), B = p.users.rows, d = p.users.cols;
   const int lane = threadIdx.x % 32;
   if (user >= B) {  // columns that pad the last tile
     if (lane == 0 && b.user_columns != nullptr && user < padded_columns(B))
-      b.user_columns[user] = {1, 0, 0, 1};
+      b.user_columns[user] = {1, 0, 0, 0};
     return;
   }
   const int64_t target = p.target != nullptr ? p.target[user] : user;
@@ -217,12 +219,11 @@ __global__ void __launch_bounds__(kThreads)
   // Weights of the second pass: |dL/ds| of the pair times the user's scale; their value is |dL/dz|.
   const double scale = b.users.tile_scale[user];
   const double weight = row.coefficient * totals.sum * row.inv_tau * scale;  // of p_bj
-  Column column;
+  Column column{};
   column.scale = static_cast<float>(kLog2e * scale * row.inv_tau);
   column.bias =
       weight == 0 ? -INFINITY : static_cast<float>(log2(fabs(weight)) - max - log2(totals.sum));
-  column.value = static_cast<float>(1 / (row.inv_tau * scale));
-  column.sign = weight < 0 ? -1 : 1;
+  column.value = static_cast<float>((weight < 0 ? -1 : 1) / (row.inv_tau * scale));
   b.user_columns[user] = column;
   b.positive_gradient[user] = static_cast<float>(row.positive * row.inv_positive_tau);
   b.positive_log_q[user] =
@@ -344,7 +345,6 @@ cudaError_t softmax(const SoftmaxCall& call, void* workspace, cudaStream_t strea
   WeightedSums second{};
   second.tables = {b.items.tiles(), b.users.tiles(), b.user_columns, call.masks};
   second.row_scale = b.items.tile_scale;
-  second.signs = true;
   second.splits = b.by_item.splits;
   second.d = d;
   second.sums = b.by_item.sums;

@@ -6,7 +6,8 @@
 
 namespace adaptau::cuda {
 
-template <class S, bool kUsersAreRows, class Parameter>
+// kRegisters: what the visitor of a tile keeps in a lane's registers meanwhile.
+template <class S, bool kUsersAreRows, class Parameter, int kRegisters>
 class TileWalk {
  public:
   using Masks = TileMasks<S, kUsersAreRows>;
@@ -30,6 +31,8 @@ class TileWalk {
     end_ = static_cast<int>(tiles * (split + 1) / splits);
   }
 
+  __device__ int first_column() const { return begin_ * S::kColumns; }
+
   // First row of the calling warp, within the block's tile.
   static __device__ int warp_row() {
     return static_cast<int>(threadIdx.x) / 32 * (16 * S::kHeight);
@@ -41,38 +44,39 @@ class TileWalk {
   __device__ __forceinline__ void run(Visit&& visit) {
     load_tile<S, S::kRows>(row_tile_, tables_.rows, first_row_);
 #pragma unroll
-    for (int ahead = 0; ahead < S::kStages - 1; ++ahead) load_columns(begin_ + ahead);
+    for (int ahead = 0; ahead < S::kStages - 1; ++ahead) load_columns(begin_ + ahead, ahead);
     if (S::kStages == 1) commit_copies();
     __syncthreads();  // the masks' bits are cleared
     masks_.fill(begin_ * S::kColumns, begin_ < end_);
 
-    RowFragments<S> rows(row_tile_, warp_row());
+    RowFragments<S, kept_steps<S, kRegisters>()> rows(row_tile_, warp_row());
+    int stage = 0;  // buffer of the tile
     for (int tile = begin_; tile < end_; ++tile) {
       if (S::kStages == 1) {
         __syncthreads();  // the tile before is read no more
-        load_columns(tile);
+        load_columns(tile, 0);
       }
       wait_copies<S::kStages == 1 ? 0 : S::kStages - 2>();
       __syncthreads();  // the tile is there for all, the one before is read no more
-      if (S::kStages > 1) load_columns(tile + S::kStages - 1);
+      if (S::kStages > 1)
+        load_columns(tile + S::kStages - 1, stage == 0 ? S::kStages - 1 : stage - 1);
       masks_.next();
       if (tile == begin_) rows.load();
 
-      const int stage = (tile - begin_) % S::kStages;
       const unsigned char* column_tile = column_tiles_ + stage * S::kColumnTileBytes;
       Scores<S> scores;
-      multiply_rows<S>(rows, column_tile, scores);
+      multiply_rows(rows, column_tile, scores);
       visit(scores, tile * S::kColumns, tables_.columns.count - tile * S::kColumns, column_tile,
             reinterpret_cast<const Parameter*>(parameters_ + stage * kParameterBytes), masks_);
       masks_.fill((tile + 1) * S::kColumns, tile + 1 < end_);
+      stage = stage == S::kStages - 1 ? 0 : stage + 1;
     }
     wait_copies<0>();
   }
 
  private:
-  __device__ __forceinline__ void load_columns(int tile) {
+  __device__ __forceinline__ void load_columns(int tile, int stage) {
     if (tile < end_) {
-      const int stage = (tile - begin_) % S::kStages;
       load_tile<S, S::kColumns>(column_tiles_ + stage * S::kColumnTileBytes, tables_.columns,
                                 tile * S::kColumns);
       if (threadIdx.x < kParameterBytes / 16)

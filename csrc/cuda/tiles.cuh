@@ -37,55 +37,78 @@ __device__ __forceinline__ int chunk_offset(int row, int chunk) {
 }
 
 // Starts the copy of rows first .. first + kCount - 1; zeros beyond the table and beyond its
-// chunks.
+// chunks. Neighbouring threads copy neighbouring chunks.
 template <class S, int kCount>
 __device__ __forceinline__ void load_tile(unsigned char* tile, const TileRows& rows, int first) {
-  static_assert(kCount * S::kChunks % S::kThreads == 0);
-#pragma unroll 4  // more would keep as many addresses in registers
-  for (int n = 0; n < kCount * S::kChunks / S::kThreads; ++n) {
-    const int at = n * S::kThreads + static_cast<int>(threadIdx.x);
-    const int row = at / S::kChunks, chunk = at % S::kChunks;
-    const bool there = first + row < rows.count && chunk < rows.chunks;
+  constexpr int kAcross = S::kThreads < S::kChunks ? S::kThreads : S::kChunks;
+  constexpr int kDown = S::kThreads / kAcross;  // rows at once
+  static_assert(kCount % kDown == 0 && S::kChunks % kAcross == 0);
+  const int row = static_cast<int>(threadIdx.x) / kAcross;
+  const int chunk = static_cast<int>(threadIdx.x) % kAcross;
+#pragma unroll
+  for (int c = 0; c < S::kChunks; c += kAcross) {
     const char* source = static_cast<const char*>(rows.data) +
-                         (there ? int64_t{first + row} * rows.row_bytes + chunk * 16 : 0);
-    copy_async(tile + chunk_offset<S>(row, chunk), source, there);
+                         int64_t{first + row} * rows.row_bytes + (chunk + c) * 16;
+    const int rows_left = chunk + c < rows.chunks ? rows.count - first - row : 0;
+#pragma unroll 4
+    for (int r = 0; r < kCount; r += kDown) {
+      copy_async(tile + chunk_offset<S>(row + r, chunk + c), source, r < rows_left);
+      source += kDown * rows.row_bytes;
+    }
   }
 }
 
-// The warp's rows as left factors: from registers where they fit, else from the tile each time.
-template <class S, bool kInRegisters = S::kRowsInRegisters>
+// Where a lane finds its chunk of a row's first step of 32 bytes: the first or second half. Tiles
+// start at multiples of 128 bytes.
+template <class S>
+__device__ __forceinline__ uint32_t half_step_address(const unsigned char* tile, int row,
+                                                      int half) {
+  return shared_address(tile) + chunk_offset<S>(row, half);
+}
+// The same of a later step: chunk numbers are swizzled by eights, which are 128 bytes.
+__device__ __forceinline__ uint32_t at_step(uint32_t half_step_address, int step) {
+  return (half_step_address ^ step % 4 * 32) + step / 4 * 128;
+}
+
+// Of how many steps the row fragments can stay in registers, beside a tile's scores and `kOthers`
+// other registers of a lane. Exact float32 needs them for the parts of its factors.
+template <class S, int kOthers>
+constexpr int kept_steps() {
+  if (std::is_same_v<typename S::Type, F32>) return 0;
+  const int free = 200 - S::kHeight * S::kColumnTiles * 4 - kOthers;
+  const int kept = free / (4 * S::kHeight);
+  if (kept >= S::kSteps) return S::kSteps;
+  return S::kSteps - kept <= 8 ? kept : kept / 8 * 8;  // the others in a loop, eight at once
+}
+
+// The warp's rows as left factors: the first kKept steps from registers, the others from the tile
+// each time.
+template <class S, int kKept>
 struct RowFragments {
-  uint32_t address;  // of the lane's row and half step
-  int swizzle, half;
+  uint32_t address;
+  FragmentA kept[S::kHeight][kKept == 0 ? 1 : kKept];
 
   __device__ __forceinline__ RowFragments(const unsigned char* tile, int first_row) {
-    const int lane = threadIdx.x % 32, row = first_row + lane % 16;
-    address = shared_address(tile) + row * S::kRowBytes;
-    swizzle = row & 7;
-    half = lane / 16;
+    const int lane = threadIdx.x % 32;
+    address = half_step_address<S>(tile, first_row + lane % 16, lane / 16);
   }
-  __device__ __forceinline__ void load() {}  // once the tile has arrived
-  __device__ __forceinline__ FragmentA operator()(int m, int step) const {
-    FragmentA a;
-    load_matrices(a.x, address + m * 16 * S::kRowBytes + (((2 * step + half) ^ swizzle) << 4));
-    return a;
-  }
-};
-
-template <class S>
-struct RowFragments<S, true> {
-  RowFragments<S, false> source;
-  FragmentA kept[S::kHeight][S::kSteps];
-
-  __device__ __forceinline__ RowFragments(const unsigned char* tile, int first_row)
-      : source(tile, first_row) {}
+  // Once the tile has arrived.
   __device__ __forceinline__ void load() {
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
-      for (int step = 0; step < S::kSteps; ++step) kept[m][step] = source(m, step);
+      for (int step = 0; step < kKept; ++step) kept[m][step] = read(m, step);
   }
-  __device__ __forceinline__ FragmentA operator()(int m, int step) const { return kept[m][step]; }
+  __device__ __forceinline__ FragmentA operator()(int m, int step) const {
+    return step < kKept ? kept[m][step] : read(m, step);
+  }
+
+ private:
+  __device__ __forceinline__ FragmentA read(int m, int step) const {
+    FragmentA a;
+    load_matrices(a.x, at_step(address, step) + m * 16 * S::kRowBytes);
+    return a;
+  }
 };
 
 // A warp's part of the scores: kHeight times 16 rows, all columns of the tile.
@@ -93,26 +116,24 @@ template <class S>
 using Scores = float[S::kHeight][S::kColumnTiles][4];
 
 // scores = rows . columns, each sum in the order of its elements.
-template <class S>
-__device__ __forceinline__ void multiply_rows(const RowFragments<S>& rows,
+template <class S, int kKept>
+__device__ __forceinline__ void multiply_rows(const RowFragments<S, kKept>& rows,
                                               const unsigned char* columns, Scores<S>& scores) {
   const int lane = threadIdx.x % 32;
-  const int row = lane % 8 + lane / 16 * 8, half = lane / 8 % 2;
-  const uint32_t address = shared_address(columns) + row * S::kRowBytes;
+  const uint32_t address = half_step_address<S>(columns, lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
   for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
     for (int n = 0; n < S::kColumnTiles; ++n)
       for (int e = 0; e < 4; ++e) scores[m][n][e] = 0;
-#pragma unroll 8  // more loads in flight than registers hold, otherwise
-  for (int step = 0; step < S::kSteps; ++step) {
+  auto multiply = [&](int step) {
     FragmentA a[S::kHeight];
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m) a[m] = rows(m, step);
 #pragma unroll
     for (int n = 0; n < S::kColumnTiles; n += 2) {
       uint32_t x[4];
-      load_matrices(x, address + n * 8 * S::kRowBytes + (((2 * step + half) ^ (row & 7)) << 4));
+      load_matrices(x, at_step(address, step) + n * 8 * S::kRowBytes);
       const FragmentB b0{{x[0], x[1]}}, b1{{x[2], x[3]}};
 #pragma unroll
       for (int m = 0; m < S::kHeight; ++m) {
@@ -120,7 +141,11 @@ __device__ __forceinline__ void multiply_rows(const RowFragments<S>& rows,
         S::Type::multiply(scores[m][n + 1], a[m], b1);
       }
     }
-  }
+  };
+#pragma unroll
+  for (int step = 0; step < kKept; ++step) multiply(step);
+#pragma unroll 8  // more loads in flight than registers hold, otherwise
+  for (int step = kKept; step < S::kSteps; ++step) multiply(step);
 }
 
 // Sums over a tile's columns: kHeight times 16 rows of kSums elements.
@@ -134,8 +159,7 @@ __device__ __forceinline__ void accumulate_columns(const Scores<S>& weights,
                                                    const unsigned char* columns, Sums<S>& sums) {
   const int lane = threadIdx.x % 32;
   if constexpr (kHalfWidth<typename S::Type>) {
-    const int row = lane % 16, half = lane / 16;
-    const uint32_t address = shared_address(columns) + row * S::kRowBytes;
+    const uint32_t address = half_step_address<S>(columns, lane % 16, lane / 16);
 #pragma unroll
     for (int n = 0; n < S::kColumnTiles; n += 2) {
       FragmentA a[S::kHeight];
@@ -148,8 +172,7 @@ __device__ __forceinline__ void accumulate_columns(const Scores<S>& weights,
 #pragma unroll
       for (int d = 0; d < S::kSums / 8; d += 2) {
         uint32_t x[4];
-        load_matrices_transposed(x,
-                                 address + n * 8 * S::kRowBytes + (((d + half) ^ (row & 7)) << 4));
+        load_matrices_transposed(x, at_step(address, d / 2) + n * 8 * S::kRowBytes);
         const FragmentB b0{{x[0], x[1]}}, b1{{x[2], x[3]}};
 #pragma unroll
         for (int m = 0; m < S::kHeight; ++m) {
@@ -161,6 +184,8 @@ __device__ __forceinline__ void accumulate_columns(const Scores<S>& weights,
   } else {
     // Columns 2t and 2t + 1 of a lane stand for steps t and t + 4 of the product.
     const int t = lane % 4, g = lane / 4;
+    const uint32_t even = half_step_address<S>(columns, 2 * t, g / 4) + g % 4 * 4;
+    const uint32_t odd = half_step_address<S>(columns, 2 * t + 1, g / 4) + g % 4 * 4;
 #pragma unroll
     for (int n = 0; n < S::kColumnTiles; ++n) {
       FragmentA a[S::kHeight];
@@ -170,13 +195,10 @@ __device__ __forceinline__ void accumulate_columns(const Scores<S>& weights,
         a[m] = {{__float_as_uint(w[0]), __float_as_uint(w[2]), __float_as_uint(w[1]),
                  __float_as_uint(w[3])}};
       }
-      const int even = n * 8 + 2 * t, odd = even + 1;
 #pragma unroll
       for (int d = 0; d < S::kSums / 8; ++d) {
-        const int chunk = d * 2 + g / 4, byte = g % 4 * 4;
-        const FragmentB b{
-            {*reinterpret_cast<const uint32_t*>(columns + chunk_offset<S>(even, chunk) + byte),
-             *reinterpret_cast<const uint32_t*>(columns + chunk_offset<S>(odd, chunk) + byte)}};
+        const FragmentB b{{load_shared(at_step(even, d) + n * 8 * S::kRowBytes),
+                           load_shared(at_step(odd, d) + n * 8 * S::kRowBytes)}};
 #pragma unroll
         for (int m = 0; m < S::kHeight; ++m) S::Type::multiply(sums[m][d], a[m], b);
       }

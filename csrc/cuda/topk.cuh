@@ -14,7 +14,10 @@
 namespace adaptau::cuda {
 
 template <class S>
-constexpr int kTopkBytes = TileWalk<S, true, float>::kBytes + S::kRows * 4;
+using TopkWalk = TileWalk<S, true, float, 0>;
+
+template <class S>
+constexpr int kTopkBytes = TopkWalk<S>::kBytes + S::kRows * 4;
 
 // What a lane knows of its rows: a candidate must reach the bound. The score of the key below it
 // decides in one comparison; NaN lets every score through.
@@ -49,7 +52,7 @@ struct RowBounds {
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) topk_lists_kernel(const TopkLists p) {
   extern __shared__ __align__(128) unsigned char memory[];
-  using Walk = TileWalk<S, true, float>;
+  using Walk = TopkWalk<S>;
   const int block_row = static_cast<int>(blockIdx.x) * S::kRows;
   const int lane = threadIdx.x % 32, warp_row = Walk::warp_row();
   const int first_row = block_row + warp_row, split = static_cast<int>(blockIdx.y);

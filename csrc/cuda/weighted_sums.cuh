@@ -25,76 +25,101 @@ __device__ __forceinline__ float quad_sum(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
+// In registers: sums, and what RowState and weigh() hold of each 16 rows. With less set aside for
+// users, whose state has unit sums too, ptxas spills.
+template <class S, bool kUsersAreRows>
+constexpr int kHeld = S::kHeight * (S::kSums / 2 + (kUsersAreRows ? 24 : 12));
+
+template <class S, bool kUsersAreRows>
+using WeightedSumsWalk = TileWalk<S, kUsersAreRows, Column, kHeld<S, kUsersAreRows>>;
+
 template <class S>
-constexpr int kWeightedSumsBytes = TileWalk<S, true, Column>::kBytes + S::kRows * 4;
+constexpr int kWeightedSumsBytes = WeightedSumsWalk<S, true>::kBytes + S::kRows * 4;
 
 // What a lane knows of its rows; their scales lie in shared memory.
 template <class S>
 struct RowState {
   const float* scale;  // of the lane's first row
-  float unit_scale[S::kHeight][2];
   float max[S::kHeight][2], total[S::kHeight][2];
   float unit_max[S::kHeight][2], unit_total[S::kHeight][2];
 
-  __device__ RowState(const WeightedSums& p, int first_row, const float* scale) : scale(scale) {
+  explicit __device__ RowState(const float* scale) : scale(scale) {
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const int row = first_row + 16 * m + 8 * h + static_cast<int>(threadIdx.x) % 32 / 4;
-        const bool there = row < p.tables.rows.count;
-        unit_scale[m][h] = there && p.unit_scale != nullptr ? p.unit_scale[row] : 1;
         max[m][h] = unit_max[m][h] = -INFINITY;
         total[m][h] = unit_total[m][h] = 0;
       }
   }
 };
 
+// Adds exp2(score scale_c unit_scale_r) to the rows' unit totals.
+template <class S>
+__device__ __forceinline__ void add_units(const Column* mine, const WeightedSums& p,
+                                          const Scores<S>& scores, RowState<S>& state) {
+  // computed anew: kept over the walk, it would take a register that the products need
+  const int row = static_cast<int>(blockIdx.x) * S::kRows + WeightedSumsWalk<S, true>::warp_row() +
+                  static_cast<int>(threadIdx.x) % 32 / 4;
+#pragma unroll
+  for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      const float unit_scale = p.unit_scale[min(row + 16 * m + 8 * h, p.tables.rows.count - 1)];
+      auto unit = [&](int n, int e) {
+        return scores[m][n][2 * h + e] * mine[n * 8 + e].scale * unit_scale;
+      };
+      float top = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < S::kColumnTiles; ++n) top = fmaxf(top, fmaxf(unit(n, 0), unit(n, 1)));
+      float& max = state.unit_max[m][h];
+      state.unit_total[m][h] *= raise(max, quad_max(top));
+      const float from = max == -INFINITY ? 0 : max;
+#pragma unroll
+      for (int n = 0; n < S::kColumnTiles; ++n)
+        state.unit_total[m][h] += exp2_approx(unit(n, 0) - from) + exp2_approx(unit(n, 1) - from);
+    }
+}
+
 // Scores -> weights, in place; totals and, when the maximum moves, sums are brought along.
 template <class S, bool kUsersAreRows>
 __device__ __forceinline__ void weigh(const Column* columns, const WeightedSums& p,
                                       Scores<S>& scores, RowState<S>& state, Sums<S>& sums) {
-  const bool unit = kUsersAreRows && p.unit_scale != nullptr, signs = !kUsersAreRows && p.signs;
   const Column* mine = columns + threadIdx.x % 4 * 2;
-  float top[S::kHeight][2];
+  if (kUsersAreRows && p.unit_scale != nullptr) add_units<S>(mine, p, scores, state);
+
+  // Columns outside, rows inside: a column's parameters are in registers for as long as needed.
+  float top[S::kHeight][2], scale[S::kHeight][2];
+#pragma unroll
+  for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      top[m][h] = -INFINITY;
+      scale[m][h] = state.scale[16 * m + 8 * h];
+    }
+#pragma unroll
+  for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const float column_scale = mine[n * 8 + e].scale, bias = mine[n * 8 + e].bias;
+#pragma unroll
+      for (int m = 0; m < S::kHeight; ++m)
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          float& score = scores[m][n][2 * h + e];
+          score = fmaf(score * column_scale, scale[m][h], bias);
+          top[m][h] = fmaxf(top[m][h], score);
+        }
+    }
+
   bool higher = false;
 #pragma unroll
   for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      const float scale = state.scale[16 * m + 8 * h];
-      float highest = -INFINITY, unit_highest = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < S::kColumnTiles; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& score = scores[m][n][2 * h + e];
-          score *= mine[n * 8 + e].scale;
-          if (unit) unit_highest = fmaxf(unit_highest, score * state.unit_scale[m][h]);
-        }
-      if (unit) {
-        float& unit_max = state.unit_max[m][h];
-        state.unit_total[m][h] *= raise(unit_max, quad_max(unit_highest));
-        const float from = unit_max == -INFINITY ? 0 : unit_max;
-#pragma unroll
-        for (int n = 0; n < S::kColumnTiles; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e)
-            state.unit_total[m][h] +=
-                exp2_approx(fmaf(scores[m][n][2 * h + e], state.unit_scale[m][h], -from));
-      }
-#pragma unroll
-      for (int n = 0; n < S::kColumnTiles; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& score = scores[m][n][2 * h + e];
-          score = fmaf(score, scale, mine[n * 8 + e].bias);
-          highest = fmaxf(highest, score);
-        }
-      top[m][h] = quad_max(highest);
+      top[m][h] = quad_max(top[m][h]);
       higher |= top[m][h] > state.max[m][h] + 8;
     }
-
   if (__any_sync(~0u, higher)) {
 #pragma unroll
     for (int m = 0; m < S::kHeight; ++m)
@@ -110,22 +135,40 @@ __device__ __forceinline__ void weigh(const Column* columns, const WeightedSums&
   }
 
 #pragma unroll
-  for (int n = 0; n < S::kColumnTiles; ++n)
+  for (int m = 0; m < S::kHeight; ++m)
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      const float value = mine[n * 8 + e].value;
-      const float sign = signs ? mine[n * 8 + e].sign : 1;
+    for (int h = 0; h < 2; ++h) {
+      const float from = state.max[m][h] == -INFINITY ? 0 : state.max[m][h];
 #pragma unroll
-      for (int m = 0; m < S::kHeight; ++m)
+      for (int n = 0; n < S::kColumnTiles; ++n)
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-          const float max = state.max[m][h];
+        for (int e = 0; e < 2; ++e) {
           float& weight = scores[m][n][2 * h + e];
-          weight = exp2_approx(weight - (max == -INFINITY ? 0 : max));
-          if (signs) weight *= sign;
-          state.total[m][h] = fmaf(weight, value, state.total[m][h]);
+          weight = exp2_approx(weight - from);
         }
     }
+#pragma unroll
+  for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+    for (int e = 0; e < 4; ++e)
+#pragma unroll
+      for (int m = 0; m < S::kHeight; ++m)
+        state.total[m][e / 2] =
+            fmaf(scores[m][n][e], mine[n * 8 + e % 2].value, state.total[m][e / 2]);
+
+  if (!kUsersAreRows) {  // hardly ever: a gradient of a loss is seldom negative
+    bool negative = false;
+    for (int c = threadIdx.x % 32; c < S::kColumns; c += 32) negative |= columns[c].value < 0;
+    if (__any_sync(~0u, negative)) {
+#pragma unroll
+      for (int n = 0; n < S::kColumnTiles; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+#pragma unroll
+          for (int m = 0; m < S::kHeight; ++m)
+            if (mine[n * 8 + e % 2].value < 0) scores[m][n][e] = -scores[m][n][e];
+    }
+  }
 }
 
 // The warp's sums and totals, to where they belong.
@@ -166,7 +209,7 @@ template <class S, bool kUsersAreRows>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     weighted_sums_kernel(const WeightedSums p) {
   extern __shared__ __align__(128) unsigned char memory[];
-  using Walk = TileWalk<S, kUsersAreRows, Column>;
+  using Walk = WeightedSumsWalk<S, kUsersAreRows>;
   float* row_scales = reinterpret_cast<float*>(memory + Walk::kBytes);
   const int block_row = static_cast<int>(blockIdx.x) * S::kRows;
   const int warp_row = Walk::warp_row(), split = static_cast<int>(blockIdx.y);
@@ -175,8 +218,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   for (int r = threadIdx.x; r < S::kRows; r += S::kThreads)
     row_scales[r] = block_row + r < p.tables.rows.count ? p.row_scale[block_row + r] : 1;
 
-  RowState<S> state(p, block_row + warp_row,
-                    row_scales + warp_row + static_cast<int>(threadIdx.x) % 32 / 4);
+  RowState<S> state(row_scales + warp_row + static_cast<int>(threadIdx.x) % 32 / 4);
   Sums<S> sums = {};
   Walk walk(p.tables, memory, block_row, split, p.splits);
   walk.run([&](Scores<S>& scores, int, int columns_left, const unsigned char* tile,

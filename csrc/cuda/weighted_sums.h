@@ -21,8 +21,8 @@ namespace adaptau::cuda {
 
 struct alignas(16) Column {
   float scale, bias;  // log2 units
-  float value;
-  float sign;  // of the weight, when users are columns and their weights may be negative
+  float value;        // with the sign of the column's weights, when users are columns
+  float unused;
 };
 
 // Of one row over one split. Weights are relative to 2^max.
@@ -35,7 +35,7 @@ struct WeightedSums {
   WalkTables<Column> tables;
   const float* row_scale;   // [rows]
   const float* unit_scale;  // [rows] of users, or nullptr: no unit sums
-  bool users_are_rows, signs;
+  bool users_are_rows;
   int splits;
   int d;
   float* sums;        // [rows, d] of split 0, or nullptr: totals only

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 import adaptau_ext  # noqa: F401  operators are registered before the virtual device joins them
@@ -71,7 +72,7 @@ def load() -> ctypes.CDLL:
     torch._register_device_module("virtual", Device("virtual"))
     torch.ops.load_library(path)
     library = ctypes.CDLL(str(path))
-    for name in ("findings", "line_counts", "patch"):
+    for name in ("findings", "launch", "line_counts", "patch"):
         getattr(library, f"virtual_gpu_{name}").restype = ctypes.c_char_p
     library.virtual_gpu_settings.restype = ctypes.c_bool
     library.virtual_gpu_settings.argtypes = [
@@ -108,6 +109,27 @@ def running(
     finally:
         library.virtual_gpu_settings(True, 0, True, b"sm_80", SHARED_MEMORY)
         library.virtual_gpu_remove_patches()
+
+
+def launch(
+    ptx: str,
+    kernel: str,
+    *arguments: torch.Tensor | np.generic,
+    grid: Sequence[int] = (1,),
+    block: Sequence[int],
+    shared: int = 0,
+) -> None:
+    """Runs a kernel of any PTX, for tests of the virtual GPU itself. Tensors are pointers."""
+    sizes = [(ctypes.c_uint32 * 3)(*[*given, 1, 1][:3]) for given in (grid, block)]
+    values = [
+        a.data_ptr().to_bytes(8, "little") if isinstance(a, torch.Tensor) else a.tobytes()
+        for a in arguments
+    ]
+    held = [ctypes.create_string_buffer(value, len(value)) for value in values]
+    pointers = (ctypes.c_void_p * max(len(held), 1))(*map(ctypes.addressof, held))
+    error = load().virtual_gpu_launch(ptx.encode(), kernel.encode(), *sizes, shared, pointers)
+    if error:
+        raise RuntimeError(error.decode())
 
 
 def findings() -> list[dict[str, Any]]:

@@ -97,10 +97,19 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
+@cache
+def this_processor() -> str:
+    """What -march=native means here, spelled out by the compiler (gcc or clang)."""
+    command = ["c++", "-march=native", "-###", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
 def compiled(command: list[str], source: Path) -> Path:
-    """The object file, unless one of the same command and files is there."""
+    """The object file, made unless one of the same command and files is there."""
     name = str(source.relative_to(ROOT))
-    which = hashlib.sha256("\0".join([*command, name]).encode()).hexdigest()[:12]
+    # a cache that came from another machine may hold instructions that this one lacks
+    native = [this_processor()] if "-march=native" in command else []
+    which = hashlib.sha256("\0".join([*command, name, *native]).encode()).hexdigest()[:12]
     output = CACHE / f"{source.stem}-{which}.o"
     record = output.with_suffix(".json")
     if output.exists() and record.exists():

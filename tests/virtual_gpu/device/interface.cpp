@@ -2,6 +2,9 @@
 // call.
 #include <cstdio>
 #include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <sstream>
 #include <string>
 
@@ -56,6 +59,25 @@ __attribute__((visibility("default"))) const char* virtual_gpu_patch(const char*
   }
 }
 __attribute__((visibility("default"))) void virtual_gpu_remove_patches() { remove_patches(); }
+
+// A kernel of any PTX; "" or why it was not run to its end.
+__attribute__((visibility("default"))) const char* virtual_gpu_launch(
+    const char* ptx, const char* kernel, const uint32_t* grid, const uint32_t* block,
+    uint32_t dynamic_shared, void** arguments) {
+  static std::map<std::string, std::unique_ptr<Module>> modules;  // line counts refer to them
+  const std::lock_guard lock(device_mutex());
+  try {
+    auto& module = modules[ptx];
+    if (module == nullptr) module = std::make_unique<Module>(ptx, "PTX");
+    const Kernel* found = module->find(kernel);
+    if (found == nullptr) return "no such kernel";
+    const bool completed = launch(*found, {grid[0], grid[1], grid[2]},
+                                  {block[0], block[1], block[2]}, dynamic_shared, arguments);
+    return completed ? "" : "stopped";
+  } catch (const std::exception& error) {
+    return keep(error.what());
+  }
+}
 
 __attribute__((visibility("default"))) const char* virtual_gpu_findings() {
   std::ostringstream out;

@@ -149,8 +149,6 @@ uint8_t* Access::global(int l, uint64_t address, int bytes, AccessKind kind) {
     }
   }
   const uint64_t at = address - last_->begin;
-  if (kind != AccessKind::read)
-    std::fill_n(last_->initialised.begin() + static_cast<int64_t>(at), bytes, uint8_t{1});
   if (w_.block->checked) {
     global_at_[l] = address;
     global_lanes_ |= Mask{1} << l;
@@ -160,13 +158,15 @@ uint8_t* Access::global(int l, uint64_t address, int bytes, AccessKind kind) {
       if (!cell.touch(who, kind, bytes_of_cell(c, at, bytes)))
         problem(Problem::global_race, l, address, "global");
     });
-    if (kind == AccessKind::read)
+    if (kind != AccessKind::write)
       for (int n = 0; n < bytes; ++n)
         if (!last_->initialised[at + n]) {
           problem(Problem::uninitialised, l, address, "global");
           break;
         }
   }
+  if (kind != AccessKind::read)
+    std::fill_n(last_->initialised.begin() + static_cast<int64_t>(at), bytes, uint8_t{1});
   return reinterpret_cast<uint8_t*>(address);
 }
 

@@ -35,6 +35,8 @@ struct Record {
 
 enum class AccessKind : uint8_t { read, write, atomic };
 
+// Bytes of one word that several lanes wrote must be handed over (a barrier, bar.warp.sync) before
+// even the same lane reads its own: the record is of the word.
 struct Cell {
   Record write, read;
   uint8_t initialised = 0;  // a bit a byte; of shared memory only

@@ -20,10 +20,12 @@ F to_integral(F x, Rounding rounding) {
   }
 }
 
-// Out of range is clamped, NaN is zero.
+// Out of range is clamped. NaN is zero, or, where 64 bits come or go, the top bit alone.
 template <class I, class F>
 I clamped(F x) {
-  if (std::isnan(x)) return 0;
+  if (std::isnan(x))
+    return sizeof(F) == 8 || sizeof(I) == 8 ? static_cast<I>(uint64_t{1} << (8 * sizeof(I) - 1))
+                                            : 0;
   const F low = static_cast<F>(std::numeric_limits<I>::min());
   const F above = std::ldexp(F(1), std::numeric_limits<I>::digits);
   if (x < low) return std::numeric_limits<I>::min();

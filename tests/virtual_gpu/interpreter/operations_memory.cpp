@@ -61,7 +61,7 @@ void load_parameter(Warp& w, const Instruction& i, Mask mask) {
   for (int l = 0; l < kLanes; ++l) {
     if (!(mask >> l & 1)) continue;
     const uint64_t at = address(w, i, i.sources[0], l);
-    if (at + i.bytes * i.elements > size) {
+    if (at > size || i.bytes * i.elements > size - at) {
       report(w, i, Problem::out_of_bounds, "beyond the parameters");
       continue;
     }

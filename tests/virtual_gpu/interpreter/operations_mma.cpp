@@ -23,7 +23,7 @@ float tf32(uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); }
 // sums[n] + a[0] b[0][n] + .. as one step of the hardware, for a row of results.
 template <int kGroup>
 void add_group(const float* a, const float (*b)[kColumns], float* sums) {
-  float products[kGroup][kColumns], largest[kColumns];
+  float products[kGroup][kColumns], largest[kColumns], limitless[kColumns];
   bool finite = true;
   for (int n = 0; n < kColumns; ++n) {
     largest[n] = std::fabs(sums[n]);
@@ -34,11 +34,11 @@ void add_group(const float* a, const float (*b)[kColumns], float* sums) {
     }
     finite &= std::fabs(sums[n]) <= std::numeric_limits<float>::max();
   }
-  if (!finite) {
-    for (int n = 0; n < kColumns; ++n)
-      for (int e = 0; e < kGroup; ++e) sums[n] += products[e][n];
-    return;
-  }
+  if (!finite)
+    for (int n = 0; n < kColumns; ++n) {
+      limitless[n] = sums[n];
+      for (int e = 0; e < kGroup; ++e) limitless[n] += products[e][n];
+    }
 #pragma GCC ivdep
   for (int n = 0; n < kColumns; ++n) {
     // unit: of the last bit kept, 24 below the leading one of the largest
@@ -51,6 +51,9 @@ void add_group(const float* a, const float (*b)[kColumns], float* sums) {
     sums[n] = static_cast<float>(
         std::bit_cast<double>(std::bit_cast<uint64_t>(total * unit) & ~((uint64_t{1} << 29) - 1)));
   }
+  if (!finite)  // the other columns are not concerned
+    for (int n = 0; n < kColumns; ++n)
+      if (!std::isfinite(limitless[n])) sums[n] = limitless[n];
 }
 
 // Registers of lane l: A holds rows l / 4 and l / 4 + 8, B column l / 4, C and D rows l / 4 and

@@ -1,6 +1,7 @@
-// Moves that are more than a copy: special registers, halves of registers, ends of a thread.
-#include "lanes.h"
+// Moves: copies, special registers, halves of registers; and ends of a thread.
 #include "operations_move.h"
+
+#include "elementwise.h"
 
 namespace virtual_gpu {
 namespace {
@@ -41,6 +42,16 @@ uint32_t special(const Warp& w, int which, int lane) {
 
 void read_special(Warp& w, const Instruction& i, Mask mask) {
   for_lanes<uint32_t>(w, i.results[0], mask, [&](int l) { return special(w, i.variant, l); });
+}
+
+template <class T>
+void move(Warp& w, const Instruction& i, Mask mask) {
+  const auto* a = lanes<T>(w, i.sources[0]);
+  for_lanes<T>(w, i.results[0], mask, [&](int l) { return from_stored<T>(a[l]); });
+}
+
+void predicate_move(Warp& w, const Instruction& i, Mask mask) {
+  set_predicate(w, i.results[0], predicate(w, i.sources[0]), mask);
 }
 
 void pack(Warp& w, const Instruction& i, Mask mask) {
@@ -97,6 +108,16 @@ bool decode_special(const std::string& name, Instruction& i) {
     }
   return false;
 }
+
+void add_moves(Table& t) {
+  for (const char* type : {"b16", "u16", "s16"}) t[std::string("mov.") + type] = move<uint16_t>;
+  for (const char* type : {"b32", "u32", "s32", "f32"})
+    t[std::string("mov.") + type] = move<uint32_t>;
+  for (const char* type : {"b64", "u64", "s64", "f64"})
+    t[std::string("mov.") + type] = move<uint64_t>;
+  t["mov.pred"] = predicate_move;
+}
+
 void make_pack(Instruction& i) { i.run = pack; }
 void make_unpack(Instruction& i) { i.run = unpack; }
 void make_assertion(Instruction& i) { i.run = fail_assertion; }

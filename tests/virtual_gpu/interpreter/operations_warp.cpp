@@ -127,7 +127,7 @@ bool decode_warp(const Parts& p, Instruction& i) {
     constexpr std::pair<const char*, Reduce> names[] = {{"add", add},   {"min", min},
                                                         {"max", max},   {"and", bit_and},
                                                         {"or", bit_or}, {"xor", bit_xor}};
-    if (!find(names, p[2], i)) return false;
+    if (!find(names, p[2], i) || (p[3] != "s32" && p[3] != "u32" && p[3] != "b32")) return false;
     return together(i, p[3] == "s32" ? reduce<int32_t> : reduce<uint32_t>, 1);
   }
   if (p[0] == "match" && p.size() == 4 && p[1] == "any" && p[2] == "sync" && p[3] == "b32")

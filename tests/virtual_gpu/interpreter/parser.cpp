@@ -41,7 +41,7 @@ class Splitter {
       } else if (ptx_.substr(at_, 2) == "/*") {
         skip_to("*/");
       } else if (c == '\n') {
-        if (starts_with_any(text_, {".version", ".target", ".address_size", ".file", ".loc"}))
+        if (starts_with_any(text_, {".version", ".target", ".address_size", ".file", ".loc "}))
           flush();
         if (!text_.empty()) text_ += ' ';
         ++line_;

@@ -72,9 +72,9 @@ struct Kernel {
   std::string file;  // the PTX file
   std::vector<std::string> source_files;
   std::vector<Instruction> code;
-  std::vector<uint8_t> constants;         // file of constants
-  uint32_t register_bytes = 0;            // of a warp
-  uint32_t local_bytes = 0;               // of a thread
+  std::vector<uint8_t> constants;      // file of constants
+  uint32_t register_bytes = 0;         // of a warp
+  uint32_t local_bytes = 0;            // of a thread
   mutable std::vector<Counts> counts;  // an instruction each; empty until a checked launch
 };
 
@@ -84,7 +84,7 @@ constexpr uint64_t kLocalWindow = uint64_t{2} << 60;   // and of local memory
 // operations_*.cpp: fills `run`, `control` and the flavour of an instruction from its mnemonic,
 // split at the dots. False if this file does not know it.
 using Parts = std::vector<std::string>;
-bool decode_arithmetic(const Parts& parts, Instruction& instruction);
+bool decode_elementwise(const Parts& parts, Instruction& instruction);
 bool decode_conversion(const Parts& parts, Instruction& instruction);
 bool decode_memory(const Parts& parts, Instruction& instruction);
 bool decode_warp(const Parts& parts, Instruction& instruction);
