@@ -19,8 +19,8 @@ Five operators carry the package, each with a plain-PyTorch twin in `adaptau_ext
        autograd.py: gradients and fake kernels                csrc/core (plain data, order, generator)
        cuda.py: loads the CUDA kernels, or says why not
 
-On top of them: Adap-tau temperatures (`temperature`), models (`models`), data (`data`), streaming
-evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
+On top of them: temperatures (`temperature`), other losses (`losses`), models (`models`), data (`data`),
+streaming evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
 """
 
 import torch as _torch  # noqa: F401  loads the libraries that _C links to

@@ -26,9 +26,7 @@ def row(done: Done, published: Published) -> Cells:
     cells["published in"] = "" if theirs is None else theirs.source
     cells["epoch"] = done.results["best_epoch"]
     cells["s/epoch"] = f"{median(e['train_seconds'] for e in done.epochs):.1f}"
-    cells["s/epoch published"] = (
-        f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
-    )
+    cells["s/epoch published"] = f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
     cells["inverse temperatures"] = temperatures(done, log)
     cells["seconds"] = f"{done.results['train_seconds'] + done.results['eval_seconds']:.0f}"
     return cells
@@ -52,7 +50,9 @@ def temperatures(done: Done, log: list[dict[str, str]]) -> str:
 
 def markdown(rows: list[Cells]) -> str:
     """A table; columns that are empty everywhere are left out."""
-    names = [n for n in dict.fromkeys(n for r in rows for n in r) if any(r.get(n, "") != "" for r in rows)]
+    names = [
+        n for n in dict.fromkeys(n for r in rows for n in r) if any(r.get(n, "") != "" for r in rows)
+    ]
     lines = ["| " + " | ".join(names) + " |", "| " + " | ".join("---" for _ in names) + " |"]
     lines += ["| " + " | ".join(str(r.get(n, "")) for n in names) + " |" for r in rows]
     return "\n".join(lines) + "\n"

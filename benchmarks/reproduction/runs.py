@@ -88,7 +88,11 @@ def load(arm: Arm, runs: Path) -> Done | None:
 def provenance() -> dict[str, Any]:
     """Commit, PyTorch, instruction set and threads of this process."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     ).stdout.strip()
     return {
         "commit": commit,
