@@ -11,6 +11,12 @@ from adaptau_ext.dropout import dropout
 from adaptau_ext.models import MF, LightGCN
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(restore_threads: None) -> None:
+    """The tensors are small: threads would cost more than they bring."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def data() -> Interactions:
     return synthetic(0, n_users=40, n_items=60, n_tastes=4, mean_items=10)

@@ -21,6 +21,12 @@ from adaptau_ext.training.run import Run
 from tests.conftest import real_data
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(restore_threads: None) -> None:
+    """The tensors are small: threads would cost more than they bring."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def small() -> Interactions:
     return synthetic(0, n_users=300, n_items=400, n_tastes=10, mean_items=30)
