@@ -25,6 +25,7 @@ app = typer.Typer(
     help="Adaptive-temperature soft-max for recommendation.",
 )
 console = Console()
+SHOWN = ("recall", "ndcg", "precision")  # the others are in metrics.jsonl
 
 
 @app.callback()
@@ -86,10 +87,10 @@ def load_data(config: TrainConfig) -> Interactions:
 def _results_table(results: dict[str, Any], ks: tuple[int, ...]) -> Table:
     """Test metrics of the best epoch."""
     table = Table()
-    for column in ("k", "recall", "ndcg", "precision"):
+    for column in ("k", *SHOWN):
         table.add_column(column, justify="right")
     for k in ks:
-        values = (results["test"][f"{name}@{k}"] for name in ("recall", "ndcg", "precision"))
+        values = (results["test"][f"{name}@{k}"] for name in SHOWN)
         table.add_row(str(k), *(f"{v:.4f}" for v in values))
     return table
 
@@ -151,11 +152,8 @@ def train(
                 loss = f"{event:.4f}" if step % 16 == 0 else progress.tasks[0].fields["loss"]
                 progress.update(bar, advance=1, loss=loss, epoch=len(trainer.results))
                 continue
-            shown = "  ".join(
-                f"{name} {value:.4f}"
-                for name, value in event.metrics.items()
-                if name.endswith(f"@{config.ks[len(config.ks) // 2]}")
-            )
+            k = config.ks[len(config.ks) // 2]
+            shown = "  ".join(f"{name}@{k} {event.metrics[f'{name}@{k}']:.4f}" for name in SHOWN)
             progress.console.print(
                 f"epoch {event.epoch:3d}  loss {event.loss_sum / trainer.n_batches:.4f}  {shown}  "
                 f"1/tau {event.inv_tau_min:.2f}..{event.inv_tau_max:.2f}  "

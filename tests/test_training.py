@@ -267,6 +267,7 @@ def test_command_trains_on_files(tmp_path: Path) -> None:
         (["lr=1", "lr=2"], "lr is given twice"),
         (["loss=bpr"], "loss=bpr has no temperature to adapt: give tau a number"),
         (["loss=bsl", "tau=0.1", "negatives=full"], "loss=bsl compares the rows of a batch"),
+        (["loss=bpr", "tau=1", "negatives=full"], "loss=bpr takes sampled or in_batch negatives"),
         (["select_by=mrr@5"], "select_by must be one of recall@10, .*, got 'mrr@5'"),
         (["recipe=pasta"], "recipe must be one of yelp2018-mf"),
         (["data=/nowhere"], "/nowhere: not a folder"),

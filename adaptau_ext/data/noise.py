@@ -29,12 +29,12 @@ def add_noise(
     if by not in ("activity", "user"):
         raise ValueError(f'by must be "activity" or "user", got {by!r}')
     generator = np.random.default_rng(seed)
-    known = data.train + data.test if data.valid is None else data.train + data.test + data.valid
+    known = (data.train + data.test).tocsr()  # valid is a part of train
     degree = np.diff(data.train.indptr)
     share = degree * ratio if by == "activity" else np.where(degree > 0, ratio * degree.mean(), 0)
     count = np.floor(share + generator.random(degree.size)).astype(np.int64)
-    count = np.minimum(count, data.n_items - np.diff(known.tocsr().indptr))
-    keys = _keys(known.tocsr(), data.n_items)
+    count = np.minimum(count, data.n_items - np.diff(known.indptr))
+    keys = _keys(known, data.n_items)
     users = np.repeat(np.arange(data.n_users), count)
     added = np.empty(0, np.int64)
     while users.size:  # those drawn twice, or known, are drawn again

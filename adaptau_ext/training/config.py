@@ -19,6 +19,8 @@ Negatives = Literal["sampled", "in_batch", "full"]
 
 # Losses that compare the rows of a batch with each other.
 IN_BATCH_ONLY = ("direct_au", "bsl")
+# Losses of a positive's score and its negatives'.
+POINTWISE = ("bpr", "bce", "mse", "ccl")
 
 
 class TrainConfig(BaseModel):
@@ -123,6 +125,8 @@ class TrainConfig(BaseModel):
     def _check(self) -> TrainConfig:
         if self.loss in IN_BATCH_ONLY and self.negatives != "in_batch":
             raise ValueError(f"loss={self.loss} compares the rows of a batch: negatives=in_batch")
+        if self.loss in POINTWISE and self.negatives == "full":
+            raise ValueError(f"loss={self.loss} takes sampled or in_batch negatives, got full")
         if self.loss != "softmax" and not isinstance(self.tau, float):
             raise ValueError(
                 f"loss={self.loss} has no temperature to adapt: give tau a number, like 0.1"

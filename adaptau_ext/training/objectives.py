@@ -96,8 +96,6 @@ def _pointwise(
         negatives = (u @ i.T)[~own].view(len(u), -1)
     else:
         positive = (u * i[items]).sum(1)
-        if config.negatives == "full":
-            raise ValueError(f"loss={config.loss} takes sampled or in_batch negatives, got full")
         drawn = draw_negatives(len(u), config.n_negatives, len(i), seed, device=u.device)
         negatives = losses.negative_scores(u, i, drawn)
     if config.loss == "ccl":

@@ -64,11 +64,12 @@ class Run:
     def _finish(self) -> None:
         trainer = self.trainer
         last, best = trainer.results[-1], trainer.results[trainer.best]
+        on_test = trainer.config.protocol == "paper"
         results = {
             "data": trainer.data.describe(),
             "protocol": trainer.config.protocol,
             "selected_by": trainer.config.best_metric,
-            "selected_on": "test" if trainer.config.protocol == "paper" else "valid",
+            "selected_on": "test" if on_test else "valid",
             "best_epoch": best.epoch,
             "best": best.metrics,
             "last_epoch": last.epoch,
@@ -77,7 +78,6 @@ class Run:
             "eval_seconds": sum(r.eval_seconds for r in trainer.results),
         }
         trainer.model.load_state_dict(trainer.best_model)
-        on_test = trainer.config.protocol == "paper"
         results["test"] = best.metrics if on_test else trainer.evaluate_test().means()
         torch.save(trainer.best_model, self.folder / "model.pt")
         (self.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -116,9 +116,8 @@ class Trainer:
         while not self.finished:
             epoch = len(self.results)
             started = time.perf_counter()
+            self.temperature.start_epoch(epoch, *self.embeddings())
             self.model.train()
-            with torch.no_grad():
-                self.temperature.start_epoch(epoch, *self.model.embeddings())
             totals = torch.zeros(4, dtype=torch.float64, device=self.device)
             for users, items in self.batches():
                 with torch.no_grad():
@@ -128,7 +127,8 @@ class Trainer:
                 yield loss
             mean, low, high, loss_sum = totals.tolist()
             trained = time.perf_counter()
-            evaluation = self.evaluate()
+            embeddings = self.embeddings()
+            evaluation = self.evaluate(embeddings)
             metrics = evaluation.means()
             evaluated = time.perf_counter()
             result = EpochResult(
@@ -140,7 +140,7 @@ class Trainer:
                 trained - started,
                 evaluated - trained,
                 metrics,
-                self._diagnose(evaluation),
+                self._diagnose(embeddings, evaluation),
             )
             self.results.append(result)
             by = self.config.best_metric
@@ -157,10 +157,21 @@ class Trainer:
             return True
         return patience is not None and done > 0 and done - 1 - self.best >= patience
 
-    def evaluate(self) -> Evaluation:
-        """Evaluates the model as it is, on the split that epochs are chosen by."""
+    def embeddings(self) -> tuple[Tensor, Tensor]:
+        """All users' and items' of the model as it is, without gradients."""
+        self.model.eval()
+        with torch.no_grad():
+            u, i = self.model.embeddings()
+        return u.detach(), i.detach()
+
+    def evaluate(self, embeddings: tuple[Tensor, Tensor] | None = None) -> Evaluation:
+        """Evaluates the model as it is, on the split that epochs are chosen by.
+
+        Args:
+            embeddings: `self.embeddings()`, where they are there already.
+        """
         held_out = self.data.test if self.config.protocol == "paper" else self.data.valid
-        return self._evaluate(held_out, self.data.train)
+        return self._evaluate(embeddings or self.embeddings(), held_out, self.data.train)
 
     def evaluate_test(self) -> Evaluation:
         """Evaluates the model as it is, on test; items of train and valid are not candidates."""
@@ -168,22 +179,21 @@ class Trainer:
         if self.data.valid is not None and self.config.protocol == "clean":
             seen = (seen + self.data.valid).tocsr()
             seen.sort_indices()
-        return self._evaluate(self.data.test, seen)
+        return self._evaluate(self.embeddings(), self.data.test, seen)
 
-    def _evaluate(self, held_out: Any, exclude: Any) -> Evaluation:
-        self.model.eval()
-        with torch.no_grad():
-            return evaluate_users(
-                *self.model.embeddings(),
-                held_out,
-                exclude=exclude,
-                ks=self.config.ks,
-                normalize=self.model.ranking or self.config.normalize,
-            )
+    def _evaluate(self, embeddings: tuple[Tensor, Tensor], held_out: Any, exclude: Any) -> Evaluation:
+        return evaluate_users(
+            *embeddings,
+            held_out,
+            exclude=exclude,
+            ks=self.config.ks,
+            normalize=self.model.ranking or self.config.normalize,
+        )
 
-    def _diagnose(self, evaluation: Evaluation) -> dict[str, float | list[float]]:
+    def _diagnose(
+        self, embeddings: tuple[Tensor, Tensor], evaluation: Evaluation
+    ) -> dict[str, float | list[float]]:
         with torch.no_grad():
-            embeddings = self.model.embeddings()
             inv_tau = 1 / self.temperature.of(torch.arange(self.data.n_users, device=self.device))
         k = int(self.config.best_metric.partition("@")[2])
         return diagnose(
