@@ -206,6 +206,25 @@ def _draw_negatives(like: Tensor, n_rows: int, n_negatives: int, n_items: int, s
     return like.new_empty((n_rows, n_negatives), dtype=torch.int64)
 
 
+@torch.library.register_fake("adaptau::dropout")
+def _dropout(x: Tensor, rows: Tensor | None, first_row: int, steps: int, seed: int) -> Tensor:
+    return x.new_empty(x.shape, dtype=compute_dtype(x))
+
+
+def _dropout_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, rows, *ctx.settings = inputs
+    ctx.dtype = x.dtype
+    ctx.save_for_backward(rows)
+
+
+def _dropout_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """Linear and diagonal: the same operator."""
+    return ops.dropout(grad, *ctx.saved_tensors, *ctx.settings).to(ctx.dtype), *[None] * 4
+
+
+torch.library.register_autograd("adaptau::dropout", _dropout_backward, setup_context=_dropout_setup)
+
+
 @torch.library.register_fake("adaptau::bipartite_graph")
 def _bipartite_graph(indptr: Tensor, indices: Tensor, n_items: int) -> tuple[Tensor, ...]:
     def make(n: int | torch.SymInt, dtype: torch.dtype) -> Tensor:
@@ -225,6 +244,7 @@ def _propagate(
     x_users: Tensor, x_items: Tensor, user_indptr: Tensor, user_indices: Tensor, item_indptr: Tensor,
     item_indices: Tensor, n_layers: int, mean: bool = True, users: Tensor | None = None,
     items: Tensor | None = None, given_users: Tensor | None = None, given_items: Tensor | None = None,
+    dropout: int = 0, seed: int = 0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     n_users = user_indptr.shape[0] - 1 if users is None else users.shape[0]
     n_items = item_indptr.shape[0] - 1 if items is None else items.shape[0]
@@ -233,18 +253,24 @@ def _propagate(
 
 
 def _propagate_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x_users, x_items, *graph, ctx.n_layers, ctx.mean, users, items, given_users, given_items = inputs
+    x_users, x_items, *graph, ctx.n_layers, ctx.mean, users, items, given_users, given_items = inputs[
+        :-2
+    ]
+    ctx.dropout = inputs[-2:]
     ctx.dtypes = x_users.dtype, x_items.dtype
     ctx.save_for_backward(*graph, users, items, given_users, given_items)
 
 
-def _propagate_backward(ctx: Any, grad_users: Tensor, grad_items: Tensor) -> tuple[Any, ...]:
+def _propagate_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     """A is symmetric: the same operator, with what was wanted and what was given exchanged."""
     *graph, users, items, given_users, given_items = ctx.saved_tensors
+    if ctx.dropout[0] > 0:
+        sides = zip(grads, (users, items), (0, graph[0].shape[0] - 1), strict=True)
+        grads = tuple(ops.dropout(g, ids, first, *ctx.dropout) for g, ids, first in sides)
     grads = ops.propagate(
-        grad_users, grad_items, *graph, ctx.n_layers, ctx.mean, given_users, given_items, users, items
+        *grads, *graph, ctx.n_layers, ctx.mean, given_users, given_items, users, items
     )
-    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 10
+    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 12
 
 
 torch.library.register_autograd(

@@ -10,7 +10,7 @@ import torch
 OPERATORS = (
     "fused_adaptive_softmax", "fused_adaptive_softmax_backward", "sampled_adaptive_softmax",
     "sampled_adaptive_softmax_backward", "topk", "ranks", "unit_rows", "pack_items", "draw_negatives",
-    "propagate",
+    "dropout", "propagate",
 )  # fmt: skip
 REBUILD = "install it again with nvcc on the PATH, or CUDA_HOME set, and ADAPTAU_CUDA=1"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from adaptau_ext.arguments import Exclusion, check_devices, csr_pair
-from adaptau_ext.dropout import dropout as masked
+from adaptau_ext.arguments import Exclusion, check_devices, compute_dtype, csr_pair
+from adaptau_ext.dropout import draw_seed, steps_of
 
 _ops = torch.ops.adaptau
 
@@ -141,38 +142,27 @@ class BipartiteGraph:
             E[0] = cat([x_users, x_items]);  E[l + 1] = mask_l * (A @ E[l]) / (1 - dropout)
             return E[:, :n_users][:, users], E[:, n_users:][:, items]
 
-        As in `propagate`, the last hop is computed for the rows wanted alone. Only the masks are kept
-        for the backward pass.
+        As in `propagate`, the last hop is computed for the rows wanted alone, and the backward pass
+        stores nothing but the graph: masks are drawn again.
 
         Args:
             dropout: probability that an element of a hop's output is zero, in [0, 1).
-            generator: of the masks.
+            generator: of the masks' seed.
             others: as of `propagate`.
 
         Returns:
             `[n_layers + 1, n_users or len(users), d]` and the same of items.
         """
 
-        def select(e: tuple[Tensor, Tensor]) -> list[Tensor]:
-            return [
-                x if ids is None else torch.nn.functional.embedding(ids, x)
-                for x, ids in zip(e, (users, items), strict=True)
-            ]
-
-        def drop(e: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            return masked(e[0], dropout, generator), masked(e[1], dropout, generator)
-
-        e = x_users, x_items
-        layers = [select(e)]
-        for _ in range(n_layers - 1):
-            e = drop(self._run(*e, 1, False, None, None))
-            layers.append(select(e))
-        if n_layers > 0:  # a node has one mask, however often it is wanted
-            nodes = [None if ids is None else ids.unique(return_inverse=True) for ids in (users, items)]
-            last = drop(self._run(*e, 1, False, *(None if n is None else n[0] for n in nodes)))
-            layers.append([x if n is None else x[n[1]] for x, n in zip(last, nodes, strict=True)])
-        u, i = (torch.stack(side) for side in zip(*layers, strict=True))
-        return u, i
+        steps = steps_of(dropout)
+        seed = draw_seed(generator) if steps > 0 else 0
+        check_devices(
+            x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
+        )
+        layers: tuple[Tensor, Tensor] = _Layers.apply(  # type: ignore[no-untyped-call]
+            x_users, x_items, users, items, self._adjacency, n_layers, steps, seed
+        )
+        return layers
 
     def _run(
         self,
@@ -190,3 +180,84 @@ class BipartiteGraph:
             x_users, x_items, *self._adjacency, n_layers, mean, users, items
         )
         return result
+
+
+class _Layers(torch.autograd.Function):
+    """`BipartiteGraph.layers`. Hop l drops out by seed + l, and so does the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_users: Tensor,
+        x_items: Tensor,
+        users: Tensor | None,
+        items: Tensor | None,
+        adjacency: tuple[Tensor, ...],
+        n_layers: int,
+        steps: int,
+        seed: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(users, items, *adjacency)
+        ctx.settings = n_layers, steps, seed
+        ctx.dtypes = x_users.dtype, x_items.dtype
+        e = tuple(x.to(compute_dtype(x)) for x in (x_users, x_items))
+        ids = users, items
+        layers = [[x if at is None else x[at] for x, at in zip(e, ids, strict=True)]]
+        for hop in range(1, n_layers + 1):
+            wanted = ids if hop == n_layers else (None, None)
+            e = _ops.propagate(*e, *adjacency, 1, False, *wanted, None, None, steps, seed + hop)
+            rest = (None, None) if hop == n_layers else ids
+            layers.append([x if at is None else x[at] for x, at in zip(e, rest, strict=True)])
+        users_out, items_out = (torch.stack(side) for side in zip(*layers, strict=True))
+        return users_out, items_out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        """In Horner form: G[l] = grad[l] + A (mask_(l + 1) * G[l + 1])."""
+        users, items, *adjacency = ctx.saved_tensors
+        n_layers, steps, seed = ctx.settings
+        ids, n_users = (users, items), adjacency[0].shape[0] - 1
+        nodes = n_users, adjacency[2].shape[0] - 1
+        sums, places = zip(
+            *(_sums_by_node(g, at) for g, at in zip(grads, ids, strict=True)), strict=True
+        )
+
+        def dropped(rows: list[Tensor], at: tuple[Tensor | None, ...], hop: int) -> list[Tensor]:
+            if steps == 0 or hop == 0:
+                return rows
+            sides = zip(rows, at, (0, n_users), strict=True)
+            return [_ops.dropout(x, i, first, steps, seed + hop) for x, i, first in sides]
+
+        if n_layers > 0:
+            rows, given = dropped([x[n_layers] for x in grads], ids, n_layers), ids
+        else:
+            g = [x.new_zeros(n, x.shape[2]) for x, n in zip(grads, nodes, strict=True)]
+        for hop in range(n_layers, 0, -1):
+            masked = (steps, seed + hop - 1) if hop > 1 else (0, 0)
+            g = list(_ops.propagate(*rows, *adjacency, 1, False, None, None, *given, *masked))
+            if hop > 1:
+                _add(g, places, dropped([x[hop - 1] for x in sums], places, hop - 1))
+            rows, given = g, (None, None)
+        _add(g, places, [x[0] for x in sums])
+        return *(x.to(dtype) for x, dtype in zip(g, ctx.dtypes, strict=True)), *[None] * 6
+
+
+def _sums_by_node(rows: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The rows `[layers, n, d]` of each node added up, in order, and the nodes they are of; as many
+    rows as before, where a node has several all but one of them zero."""
+    if ids is None:
+        return rows, None
+    nodes = ids.sort().values
+    place = torch.searchsorted(nodes, ids)
+    columns = rows.transpose(0, 1).flatten(1)
+    sums = torch.ops.aten.embedding_dense_backward(columns, place, len(ids), -1, False)
+    return sums.unflatten(1, (rows.shape[0], rows.shape[2])).transpose(0, 1), nodes
+
+
+def _add(tables: list[Tensor], nodes: tuple[Tensor | None, ...], rows: list[Tensor]) -> None:
+    """Zeros aside one row a node is added: in whatever order, the bits are the same."""
+    for table, at, x in zip(tables, nodes, rows, strict=True):
+        if at is None:
+            table += x
+        else:
+            table.index_add_(0, at, x)

@@ -136,6 +136,21 @@ def philox(seed: int, counter: Tensor) -> Tensor:
     return torch.stack([c0, c1, c2, c3], dim=-1)
 
 
+def dropout(x: Tensor, rows: Tensor | None, first_row: int, steps: int, seed: int) -> Tensor:
+    """`[n, d]`, each element zero with probability steps / 65,536, otherwise divided by 1 - that.
+
+    Row r of x is row `first_row + rows[r]` of its table (rows None: `first_row + r`): what is dropped
+    depends on seed, that number and the column alone.
+    """
+    row = (torch.arange(x.shape[0]) if rows is None else rows) + first_row
+    column = torch.arange(x.shape[1])
+    block, row = torch.broadcast_tensors(column[None, :] // 8, row[:, None])
+    words = philox(seed, torch.stack([block, row & _WORD, row >> 32, torch.zeros_like(row)], dim=-1))
+    word = words.gather(-1, (column // 2 % 4).expand(x.shape)[..., None]).squeeze(-1)
+    drawn = word >> (column % 2 * 16) & 0xFFFF
+    return torch.where(drawn < steps, 0, x * (65536 / (65536 - steps)))
+
+
 def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
     """`[n_rows, n_negatives]` uniform ids; entry (b, n) depends on seed, b and n alone."""
     row = torch.arange(n_rows)[:, None]

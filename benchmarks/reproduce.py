@@ -10,6 +10,7 @@ of LightGCN-format text in --data; published numbers are CSV files in --publishe
 from __future__ import annotations
 
 import argparse
+from fnmatch import fnmatch
 from pathlib import Path
 
 from reproduction import arms, page, runs
@@ -29,12 +30,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
-    parser.add_argument("--only", help="arms whose name contains this")
+    parser.add_argument("--only", default="*", help="arms whose name matches, like main-gowalla-*")
     parser.add_argument("--page", action="store_true", help="write pages, run nothing")
     arguments = parser.parse_args()
     published = Published(arguments.published)
     for table in arguments.tables:
-        chosen = [arm for arm in TABLES[table]() if (arguments.only or "") in arm.name]
+        chosen = [arm for arm in TABLES[table]() if fnmatch(arm.name, arguments.only)]
         if not arguments.page:
             for arm in chosen:
                 runs.run(arm, arguments.data, arguments.runs, arguments.threads)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
+from adaptau_ext.dropout import draw_seed, steps_of
 from tests.budget import assert_within, roundoff
 from tests.devices import DEVICES, GPUS, runs
 from tests.test_retrieval import random_csr
@@ -160,6 +161,95 @@ def test_hops_compose_to_propagation() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("d", [1, 17, 64, 132])
+def test_dropout_of_a_hop(d: int, device: str) -> None:
+    """What the twin drops, and no other bit changes but for the factor, a power of two here."""
+    _, graph, *inputs = graph_and_inputs(60, 130, d)
+    graph, x = graph.to(device), on(device, inputs)
+    chosen = torch.tensor([3, 59, 3]), torch.tensor([0, 129])
+    steps, seed = 2**15, 2**40 + 3
+    for _ in runs(device):
+        for users, items in ((None, None), chosen):
+            wanted = on(device, (users, items))
+            ours = torch.ops.adaptau.propagate(
+                *x, *graph._adjacency, 1, False, *wanted, None, None, steps, seed
+            )
+            whole = torch.ops.adaptau.propagate(*x, *graph._adjacency, 1, False, *wanted)
+            for got, plain, ids, first in zip(ours, whole, (users, items), (0, 60), strict=True):
+                assert torch.equal(got.cpu(), reference.dropout(plain.cpu(), ids, first, steps, seed))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("d", [0, 1, 8, 17, 64, 200])
+def test_dropout_is_its_twin(d: int, dtype: torch.dtype, device: str) -> None:
+    """Rows that are numbered apart, in any stride, past 2^32; the factor is rounded once."""
+    if device != "cpu" and dtype == torch.float64:
+        pytest.skip("float64 is the CPU's")
+    x = torch.randn(d, 37).to(dtype).T
+    rows = torch.randint(2**40, (37,))
+    x_there, rows_there = on(device, (x, rows))
+    for _ in runs(device):
+        for ids, there, first in ((None, None, 0), (rows, rows_there, 5)):
+            ours = torch.ops.adaptau.dropout(x_there, there, first, 20_000, 2**50 + 7).cpu()
+            exact = reference.dropout(x.double(), ids, first, 20_000, 2**50 + 7)
+            assert torch.equal(ours == 0, exact == 0)
+            torch.testing.assert_close(ours.double(), exact, rtol=2**-22, atol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_layers_are_hops(n_layers: int, dropout: float, device: str) -> None:
+    """Values and gradients: hop by hop, with masks of the twin, by autograd."""
+    csr, graph, *inputs = graph_and_inputs(12, 15, 8)
+    graph = graph.to(device)
+    x = [t.to(device).requires_grad_() for t in inputs]
+    exact = [t.double().requires_grad_() for t in inputs]
+    adjacency = reference.normalized_adjacency(csr, *exact)
+    seed = draw_seed(torch.Generator().manual_seed(3))
+    e = [torch.cat(exact)]
+    for hop in range(1, n_layers + 1):
+        e.append(reference.dropout(adjacency @ e[-1], None, 0, steps_of(dropout), seed + hop))
+    whole = torch.stack(e)
+    for users, items in product((None, torch.tensor([3, 0, 3])), (None, torch.tensor([1, 1]))):
+        expected = [
+            side if ids is None else side[:, ids]
+            for side, ids in zip(whole.split([12, 15], 1), (users, items), strict=True)
+        ]
+        weights = [torch.randn(side.shape) for side in expected]
+        exact_gradients = torch.autograd.grad(
+            expected, exact, [w.double() for w in weights], retain_graph=True
+        )
+        wanted = dict(zip(("users", "items"), on(device, (users, items)), strict=True))
+        for _ in runs(device):
+            generator = torch.Generator().manual_seed(3)
+            ours = graph.layers(*x, n_layers, **wanted, dropout=dropout, generator=generator)
+            gradients = torch.autograd.grad(ours, x, on(device, weights))
+            for got, right in zip((*ours, *gradients), (*expected, *exact_gradients), strict=True):
+                torch.testing.assert_close(got.cpu().double(), right, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_gradcheck() -> None:
+    graph, *x = double_inputs()
+    for options in ({}, {"users": torch.tensor([3, 0, 3]), "items": torch.tensor([1])}):
+
+        def run(u: Tensor, i: Tensor, options: Any = options) -> tuple[Tensor, Tensor]:
+            generator = torch.Generator().manual_seed(0)
+            return graph.layers(u, i, 2, dropout=0.3, generator=generator, **options)
+
+        assert torch.autograd.gradcheck(run, x)
+        assert torch.autograd.gradgradcheck(run, x)
+
+    def hop(u: Tensor, i: Tensor) -> Any:
+        return torch.ops.adaptau.propagate(
+            u, i, *graph._adjacency, 1, False, torch.tensor([3, 3]), None, None, None, 20_000, 5
+        )
+
+    assert torch.autograd.gradcheck(hop, x)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_computes_in_float32(dtype: torch.dtype, device: str) -> None:
     _, graph, *inputs = graph_and_inputs(60, 130, 64, dtype)
@@ -201,10 +291,12 @@ def test_bitwise_the_same_on_any_number_of_threads(d: int, restore_threads: None
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         for options in ({}, {"users": users, "items": items}):
-            out = graph.propagate(x_users, x_items, **options)
-            results.append([*out, *torch.autograd.grad(out, (x_users, x_items), out)])
-    for k, other in enumerate(results[2:]):
-        assert all(torch.equal(a, b) for a, b in zip(results[k % 2], other, strict=True))
+            generator = torch.Generator().manual_seed(1)
+            layers = graph.layers(x_users, x_items, dropout=0.1, generator=generator, **options)
+            for out in (graph.propagate(x_users, x_items, **options), layers):
+                results.append([*out, *torch.autograd.grad(out, (x_users, x_items), out)])
+    for k, other in enumerate(results[4:]):
+        assert all(torch.equal(a, b) for a, b in zip(results[k % 4], other, strict=True))
 
 
 def test_opcheck() -> None:
@@ -217,6 +309,10 @@ def test_opcheck() -> None:
             torch.library.opcheck(
                 torch.ops.adaptau.propagate.default, (*x, *graph._adjacency, *options)
             )
+        dropped = (1, False, *chosen, None, None, 20_000, 1)
+        torch.library.opcheck(torch.ops.adaptau.propagate.default, (*x, *graph._adjacency, *dropped))
+        for rows in (None, torch.randint(9, (7,))):
+            torch.library.opcheck(torch.ops.adaptau.dropout.default, (x[0], rows, 4, 20_000, 1))
 
 
 def test_compile_without_graph_breaks() -> None:
@@ -285,6 +381,12 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: G.propagate(U, I, users=LONG + 3), r"users must lie in \[0, 3\), got 3 at position 0"),
     (lambda: G.propagate(U, I, items=LONG - 1), r"items must lie in \[0, 5\), got -1 at position 0"),
     (lambda: G.propagate(U, I, users=LONG.int()), r"users must be int64, got int32; convert it with .long\(\)"),
+    (lambda: torch.ops.adaptau.propagate(U, I, *G._adjacency, 2, False, dropout=1), "dropout is of one layer without mean, got n_layers=2"),
+    (lambda: torch.ops.adaptau.propagate(U, I, *G._adjacency, 1, False, dropout=-1), r"dropout must be in \[0, 65536\), got -1"),
+    (lambda: torch.ops.adaptau.dropout(U, None, 0, 65536, 0), r"steps must be in \[0, 65536\), got 65536"),
+    (lambda: torch.ops.adaptau.dropout(U, None, -1, 1, 0), "first_row must be >= 0, got -1"),
+    (lambda: torch.ops.adaptau.dropout(U, LONG[:2], 0, 1, 0), "rows must"),
+    (lambda: torch.ops.adaptau.dropout(U, LONG - 1, 0, 1, 0), "rows must lie in .* got -1"),
     # tensors that no BipartiteGraph made
     (lambda: with_adjacency(1, torch.tensor([0, 4, 5], dtype=torch.int32)), r"user_indices must lie in \[0, 5\), got 5"),
     (lambda: with_adjacency(3, torch.tensor([0, -1, 0], dtype=torch.int32)), r"item_indices must lie in \[0, 3\), got -1"),

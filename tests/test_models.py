@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from adaptau_ext import reference
 from adaptau_ext.data import Interactions, synthetic
-from adaptau_ext.dropout import dropout
+from adaptau_ext.dropout import draw_seed, dropout, steps_of
 from adaptau_ext.models import MF, LightGCN
 
 
@@ -41,23 +42,12 @@ def test_lightgcn_is_dense_algebra(data: Interactions, hop_dropout: float, catal
     value = sum((w * x).sum() for w, x in zip(weights, rows[:2], strict=True))
     (value + rows.user_squares + 2 * rows.item_squares).backward()
 
-    generator = torch.Generator().manual_seed(7)
-
-    def mask(nodes: torch.Tensor, n: int) -> torch.Tensor:
-        """1 / (1 - p) or 0 at the nodes, in the order the model asks for them; others are not used."""
-        out = torch.zeros(n, 8)
-        out[nodes] = dropout(torch.ones(len(nodes), 8), hop_dropout, generator)
-        return out.double()
-
+    seed = draw_seed(torch.Generator().manual_seed(7))
     a = dense_adjacency(data)
     tables = [p.detach().double().requires_grad_() for p in (model.user_table, model.item_table)]
     e = [torch.cat(tables)]
-    for hop in range(3):
-        last = hop == 2
-        user_nodes = users.unique() if last else torch.arange(data.n_users)
-        item_nodes = items.unique() if last and not catalogue else torch.arange(data.n_items)
-        kept = torch.cat([mask(user_nodes, data.n_users), mask(item_nodes, data.n_items)])
-        e.append((a @ e[-1]) * kept)
+    for hop in (1, 2, 3):
+        e.append(reference.dropout(a @ e[-1], None, 0, steps_of(hop_dropout), seed + hop))
     layers = torch.stack(e)
     u, i = layers[:, users], layers[:, data.n_users :][:, items]
     expected = u.mean(0), (layers[:, data.n_users :] if catalogue else i).mean(0)
@@ -122,3 +112,5 @@ def test_dropout_refuses() -> None:
         dropout(torch.ones(3), 1.0)
     x = torch.ones(3)
     assert dropout(x, 0.0) is x
+    for shape in ((), (3,), (0,), (2, 0), (2, 3, 4)):
+        assert dropout(torch.ones(shape, dtype=torch.bfloat16), 0.5).shape == shape

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from adaptau_ext import cli, reference
 from adaptau_ext.data import Interactions, read_lightgcn, synthetic
+from adaptau_ext.dropout import draw_seed, steps_of
 from adaptau_ext.evaluation import evaluate
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.run import Run
@@ -58,9 +59,7 @@ def test_one_step_is_the_published_loss(small: Interactions, dropout: float) -> 
     item_table = before["item_table"].requires_grad_()
     rows = user_table[users]
     if dropout:
-        words = torch.empty(512 * 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
-        kept = words.view(torch.int16).view(512, 16) < 2**15 - round(dropout * 65536)
-        rows = rows * kept / (1 - dropout)
+        rows = reference.dropout(rows, None, 0, steps_of(dropout), draw_seed(generator))
     seed = int(torch.randint(2**62, (), generator=generator))
     negatives = reference.draw_negatives(512, 64, small.n_items, seed)
     u, i = reference.unit_rows(rows), reference.unit_rows(item_table)

@@ -64,4 +64,13 @@ ADAPTAU_HOST_DEVICE inline uint32_t draw(uint64_t seed, int64_t row, uint32_t co
                         draw_words(seed, row, column / 4, 0).word[column % 4]);
 }
 
+// Dropout: element (row, column) is dropped where its sixteen bits of the draw are below the
+// probability, in steps of 2^-16. A block serves eight columns, the low half of a word the first of
+// two.
+constexpr int64_t kDropoutColumns = 8;
+
+ADAPTAU_HOST_DEVICE inline uint32_t dropout_bits(const PhiloxWords& words, uint32_t column) {
+  return words.word[column / 2 % 4] >> column % 2 * 16 & 0xffffu;
+}
+
 }  // namespace adaptau

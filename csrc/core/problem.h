@@ -113,16 +113,38 @@ struct Selection {
   int64_t count = 0;
 };
 
+// Elements of a table that become zero, each with probability steps / 2^16, by the draw at its row
+// and column (philox.h); what is left is multiplied by `factor`, which keeps the mean.
+struct Dropout {
+  int64_t steps = 0;
+  uint64_t seed = 0;
+
+  static constexpr int64_t kSteps = 65536;
+  double factor() const {
+    return static_cast<double>(kSteps) / static_cast<double>(kSteps - steps);
+  }
+};
+
+// Rows of x, of a table in which they are first_row + ids[row] (ids == nullptr: first_row + row).
+struct DropoutProblem {
+  Matrix x;
+  const int64_t* ids;
+  int64_t first_row;
+  Dropout dropout;
+};
+
 // mean: (x + A x + .. + A^L x) / (L + 1), otherwise A^L x, with A = D^-1/2 [[0, R], [R^T, 0]]
 // D^-1/2. Sides: users, items. Rows of x belong to the nodes `given` (rows of one node add up,
 // nodes without one have a zero row); results are those of the nodes `wanted`. A is symmetric, so
-// the gradient is the same problem with the two exchanged.
+// the gradient is the same problem with the two exchanged. Dropout is of A x alone (one layer, no
+// mean), users' rows numbered before items'.
 struct PropagationProblem {
   Adjacency side[2];
   Matrix x[2];
   Selection given[2], wanted[2];
   int64_t n_layers;
   bool mean;
+  Dropout dropout;
 };
 
 }  // namespace adaptau

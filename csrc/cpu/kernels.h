@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "../core/order.h"
+#include "../core/problem.h"
 #include "scratch.h"
 
 namespace adaptau {
@@ -101,6 +102,8 @@ struct GatheredRows {
   const T* scale;
   const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
   const T* own_scale;
+  Dropout dropout;           // of the result; its factor is in scale and own_scale already
+  const int64_t* table_row;  // [rows] the result's rows as dropout numbers them
   bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
 };
 
@@ -216,6 +219,9 @@ struct Kernels {
 
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);
+
+  // out[0, d) = x with dropout, as a row of the table that is numbered `row`.
+  void (*dropout_row)(const Dropout& dropout, int64_t row, int64_t d, const T* x, T* out);
 
   // score: values[p] = <user row, item row> * scale. exponentiate: values[p] = exp2(values[p] -
   // shift), sums to the state. accumulate: o[row] += sum_p values[p] * item row.

@@ -34,6 +34,10 @@ void ranks(const RanksProblem& problem, int64_t* ranks, const Parallel& parallel
 template <class T>
 void propagate(const PropagationProblem& problem, T* const (&out)[2], const Parallel& parallel);
 
+// dropout.cpp: out[rows, d] contiguous.
+template <class T>
+void dropout(const DropoutProblem& problem, T* out, const Parallel& parallel);
+
 // masks.cpp: the candidates that leave each user's denominator, as positions in i, the positive
 // itself excepted: those whose id is excluded for the user, and those that carry the positive's id.
 struct MaskedCandidates {

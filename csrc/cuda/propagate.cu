@@ -13,6 +13,7 @@
 // float, so the gather is the limit.
 #include <cassert>
 
+#include "../core/philox.h"
 #include "propagate.h"
 #include "row_lanes.cuh"
 #include "rows.cuh"
@@ -55,7 +56,8 @@ struct Hop {
   int d;
   int64_t ld;
   bool last, mean, edges;
-  float mean_factor;  // of the last hop
+  float last_factor;  // of the last hop's rows
+  Dropout dropout;
 };
 
 // Tiles first, first + stride, .. of a row's edges from `begin` on.
@@ -147,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
 
   const int64_t node = node_of(row);
   const float c = hop.edges ? s.side.root[node] : 0;
-  const float own_scale = hop.last ? hop.mean_factor : c;
+  const float own_scale = hop.last ? hop.last_factor : c;
   sum.multiply(own_scale * c);
   if (hop.mean) {
     typename Shape::Floats own;
@@ -157,6 +159,18 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
       own.x[k] = column < s.side.x.cols ? element(s.side.x, node, column) : 0;
     }
     sum.add(own_scale, own);
+  }
+  if (hop.dropout.steps > 0) {
+    const int64_t table_row = is_item ? hop.users.side.graph.rows + node : node;
+#pragma unroll
+    for (int k = 0; k < Shape::Floats::kSize; k += 4) {
+      const uint32_t column = first_column + Shape::column(k / 4);
+      const PhiloxWords words =
+          draw_words(hop.dropout.seed, table_row, column / kDropoutColumns, 0);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (dropout_bits(words, column + i) < hop.dropout.steps) sum.x[k + i] = 0;
+    }
   }
   const int columns = hop.d - first_column;
   sum.store(s.out + row * s.out_stride + first_column, columns);
@@ -256,7 +270,8 @@ class Propagation {
     auto row_blocks = [](int64_t rows) {
       return static_cast<unsigned>((rows + kWarps - 1) / kWarps);
     };
-    const float factor = p_.mean ? 1 / static_cast<float>(p_.n_layers + 1) : 1;
+    const float factor =
+        p_.mean ? 1 / static_cast<float>(p_.n_layers + 1) : static_cast<float>(p_.dropout.factor());
     const Hop call{users,
                    items,
                    row_blocks(users.rows),
@@ -265,7 +280,8 @@ class Propagation {
                    last,
                    p_.mean,
                    p_.n_layers > 0,
-                   factor};
+                   factor,
+                   p_.dropout};
     const unsigned grid = call.user_blocks + row_blocks(items.rows);
     if (grid == 0 || p_.x[0].cols == 0) return;
     if (ld_ <= 32) {

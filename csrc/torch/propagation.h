@@ -5,7 +5,7 @@
 #include <string>
 #include <tuple>
 
-#include "tensors.h"
+#include "random.h"
 
 namespace adaptau {
 
@@ -56,13 +56,13 @@ struct PropagationTensors {
 
 // Device::propagate(tensors, problem, out) runs the kernels.
 template <class Device>
-std::tuple<Tensor, Tensor> propagate_embeddings(Tensor x_users, Tensor x_items, Tensor user_indptr,
-                                                Tensor user_indices, Tensor item_indptr,
-                                                Tensor item_indices, int64_t n_layers, bool mean,
-                                                OptionalTensor users, OptionalTensor items,
-                                                OptionalTensor given_users,
-                                                OptionalTensor given_items) {
+std::tuple<Tensor, Tensor> propagate_embeddings(
+    Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, Tensor item_indptr,
+    Tensor item_indices, int64_t n_layers, bool mean, OptionalTensor users, OptionalTensor items,
+    OptionalTensor given_users, OptionalTensor given_items, int64_t dropout, int64_t seed) {
   if (n_layers < (mean ? 0 : 1)) fail("n_layers must be >= ", mean ? 0 : 1, ", got ", n_layers);
+  if (dropout != 0 && (mean || n_layers != 1))
+    fail("dropout is of one layer without mean, got n_layers=", n_layers, ", mean=", mean);
   const Arguments given(x_users);
   PropagationProblem p{};
   p.x[0] = given.matrix("x_users", x_users);
@@ -76,6 +76,7 @@ std::tuple<Tensor, Tensor> propagate_embeddings(Tensor x_users, Tensor x_items, 
   p.wanted[1] = selection(given, "items", items, p.side[1].rows);
   p.n_layers = n_layers;
   p.mean = mean;
+  p.dropout = parse_dropout("dropout", dropout, seed);
   check_rows("x_users", p.x[0], p.given[0], "users");
   check_rows("x_items", p.x[1], p.given[1], "items");
   const int64_t d = p.x[0].cols;

@@ -1,5 +1,4 @@
-// topk, ranks and draw_negatives for any device: arguments checked, problem described, a kernel
-// called.
+// topk and ranks for any device: arguments checked, problem described, a kernel called.
 #pragma once
 
 #include <string>
@@ -66,19 +65,6 @@ Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_
   Device::with_compute_type(users, [&](auto zero) {
     Device::template ranks<decltype(zero)>(u, problem, excluded.nnz, out);
   });
-  return out;
-}
-
-// Device::draw(seed, n_items, ids) fills them; `like` says on which device.
-template <class Device>
-Tensor draw_negatives(Tensor like, int64_t n_rows, int64_t n_negatives, int64_t n_items,
-                      int64_t seed) {
-  if (n_rows < 0) fail("n_rows must be >= 0, got ", n_rows);
-  if (n_negatives < 0) fail("n_negatives must be >= 0, got ", n_negatives);
-  if (n_items < 1 || n_items >= (int64_t{1} << 31))
-    fail("n_items must be in [1, 2^31), got ", n_items);
-  Tensor out = torch::stable::new_empty(like, {n_rows, n_negatives}, ScalarType::Long);
-  Device::draw(static_cast<uint64_t>(seed), static_cast<uint32_t>(n_items), out);
   return out;
 }
 

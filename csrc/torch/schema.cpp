@@ -49,10 +49,12 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
   m.def(
       "propagate(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
       "Tensor item_indptr, Tensor item_indices, int n_layers, bool mean=True, Tensor? users=None, "
-      "Tensor? items=None, Tensor? given_users=None, Tensor? given_items=None) -> "
+      "Tensor? items=None, Tensor? given_users=None, Tensor? given_items=None, int dropout=0, "
+      "int seed=0) -> "
       "(Tensor users, Tensor items)");
   m.def(
       "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
+  m.def("dropout(Tensor x, Tensor? rows, int first_row, int steps, int seed) -> Tensor");
   m.def("cpu_level() -> str");
   m.def("fma_peak(float seconds=0.02) -> float");
 }

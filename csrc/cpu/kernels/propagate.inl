@@ -30,10 +30,18 @@ ADAPTAU_INLINE void gather_columns(const GatheredRows<T>& g, int64_t r, int64_t 
       }
     }
   }
+  constexpr int64_t drawn = kDropoutColumns * kWordLanes;
+  uint16_t bits[NV * W + drawn];
+  const int64_t first_block = k / kDropoutColumns, skipped = k % kDropoutColumns;
+  if (g.dropout.steps > 0)
+    for (int64_t c = 0; c < skipped + NV * W; c += drawn)
+      dropout_columns(g.dropout.seed, g.table_row[r],
+                      static_cast<uint32_t>(first_block + c / kDropoutColumns), bits + c);
   ADAPTAU_UNROLL
   for (int i = 0; i < NV; ++i) {
     V s = sum[i] * g.scale[r];
     if (g.own != nullptr) s += load<V>(g.own[r] + k + i * W) * g.own_scale[r];
+    if (g.dropout.steps > 0) s = drop<T>(s, bits + skipped + i * W, g.dropout.steps);
     if (g.stream) {
       stream(out + k + i * W, s);
     } else {

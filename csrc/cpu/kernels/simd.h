@@ -26,6 +26,7 @@ struct simd {
   using Int = Key<T>;  // of the same width
   typedef T vec __attribute__((vector_size(ADAPTAU_VECTOR_BYTES)));
   typedef Int ivec __attribute__((vector_size(ADAPTAU_VECTOR_BYTES)));
+  typedef uint16_t halves __attribute__((vector_size(2 * lanes)));  // sixteen bits a lane
 };
 template <class T>
 using Vec = typename simd<T>::vec;

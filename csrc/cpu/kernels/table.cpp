@@ -35,6 +35,7 @@ struct Limits<double> {
 #include "retrieval.inl"
 #include "bf16.inl"
 #include "int8.inl"
+#include "random.inl"
 #include "sampled.inl"
 #include "propagate.inl"
 
@@ -63,6 +64,7 @@ namespace ADAPTAU_ISA {
    ADAPTAU_BF16_TABLE,          \
    ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
+   dropout_row<T>,              \
    sampled_users<T>,            \
    sampled_scatter<T>,          \
    gather_rows<T>}

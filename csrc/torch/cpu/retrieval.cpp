@@ -1,9 +1,8 @@
-// Top-k, ranks, the draw of negatives and what prepares a catalogue, on the CPU.
+// Top-k, ranks and what prepares a catalogue, on the CPU.
 #include <algorithm>
 #include <chrono>
 #include <tuple>
 
-#include "../../core/philox.h"
 #include "../../cpu/byte_scan.h"
 #include "../../cpu/operators.h"
 #include "../retrieval.h"
@@ -84,17 +83,6 @@ struct Cpu : Float32AndFloat64 {
   static void ranks(const Tensor&, const RanksProblem& problem, int64_t, const Tensor& out) {
     adaptau::ranks<T>(problem, data<int64_t>(out), torch_threads());
   }
-
-  static void draw(uint64_t seed, uint32_t n_items, const Tensor& out) {
-    const int64_t n_rows = out.size(0), n_negatives = out.size(1);
-    int64_t* ids = data<int64_t>(out);
-    const Kernels<float>& kernels = active_kernels<float>();
-    for_each_task(torch_threads(), n_rows, [&](int64_t row, int) {
-      const Buffer<int32_t> drawn(n_negatives);
-      kernels.draw_row(seed, row, n_negatives, n_items, drawn.get());
-      for (int64_t n = 0; n < n_negatives; ++n) ids[row * n_negatives + n] = drawn[n];
-    });
-  }
 };
 
 // Multiply-adds a second of one thread, in GFLOP/s: the roof that benchmarks put beside their rows.
@@ -122,7 +110,6 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   m.impl("pack_items", TORCH_BOX(&pack_items_cpu));
   m.impl("topk", TORCH_BOX(&topk_items<Cpu>));
   m.impl("ranks", TORCH_BOX(&ranks_of_targets<Cpu>));
-  m.impl("draw_negatives", TORCH_BOX(&draw_negatives<Cpu>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(adaptau, CompositeExplicitAutograd, m) {
