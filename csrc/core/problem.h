@@ -9,6 +9,9 @@
 namespace adaptau {
 
 enum class DType { f32, f64, bf16, f16 };
+inline int64_t size_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
 
 // A strided [rows, cols] matrix; strides count elements and may be zero or negative.
 struct Matrix {

@@ -10,39 +10,54 @@ namespace {
 // Below these, quantising costs more than it saves.
 constexpr int64_t kMinUsers = 32, kMinItems = 2048;
 constexpr int64_t kMaxDimension = 16384;       // 32-bit sums of 255 * 127 products
-constexpr int64_t kManyHits = 128;             // of 2304 in a tile: score it in float
-constexpr int64_t kHitsAtOnce = 1024;          // scored together, from several groups
+constexpr int64_t kCounted = 256;              // candidates up to this are ordered by counting
+constexpr int64_t kManyHits = 512;             // of 2304 in a tile: score it in float
 constexpr int64_t kKeptBytes = 32 << 20;       // a catalogue up to this is quantised once a call
-constexpr int64_t kUserBytes = 128 << 10;       // of a task, which stay in the second-level cache
-constexpr int64_t kFirstItemsPerResult = 180;  // scanned beforehand: as dear as the hits they save
+constexpr int64_t kUserBytes = 64 << 10;       // of a task, which stay in the second-level cache
+constexpr int64_t kFirstItemsPerResult = 120;  // scanned beforehand: as dear as the hits they save
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 int64_t group_bytes(int64_t d) { return kTile * byte_row(d); }
 
+float round_down(double x) {
+  const float f = static_cast<float>(x);
+  return static_cast<double>(f) > x ? std::nextafter(f, -kInfinity) : f;
+}
+float round_up(double x) { return -round_down(-x); }
+
 }  // namespace
 
-// A worker's panel and what it found in it.
+// A worker's panel, and what it knows of the share's users.
 struct ByteScan::Worker {
-  Worker(const ByteScan& scan, const ScanShare& share)
-      : rows(kTile * byte_row(scan.p_.users.cols)),
+  Worker(const ByteScan& scan, const ScanShare& s)
+      : share(s),
+        first_user(s.g0 * kTile),
+        n_users(std::min(s.g1 * kTile, scan.p_.users.rows) - first_user),
+        rows(kTile * byte_row(scan.p_.users.cols)),
         bytes(scan.packed_.bytes == nullptr ? group_bytes(scan.p_.users.cols) : 0),
         reader(scan.scan_),
-        bound((share.g1 - share.g0) * kTile, kInfinity),
-        threshold((share.g1 - share.g0) * kTile, std::numeric_limits<Key<float>>::max()) {}
+        lists(scan.scan_.kernels(), scan.p_.k, scan.p_.excluded, first_user, n_users, s.p0 * kTile),
+        bound((s.g1 - s.g0) * kTile, kInfinity),
+        threshold(n_users, std::numeric_limits<Key<float>>::min()) {}
 
+  const ScanShare share;
+  const int64_t first_user, n_users;
   Buffer<float> rows;
   Buffer<uint8_t> bytes;
   float meta[4];
   Scan<float>::Reader reader;
-  // of the share's users: what a centred score, and its key, must reach (nothing does where there
-  // is no user)
+  Int8Hits hits;
+  RoughLists lists;
+  // What a centred score must exceed (nothing does where there is no user), and a key that it must
+  // reach: of the k-th item where the k best so far have been scored.
   std::vector<float> bound;
   std::vector<Key<float>> threshold;
-  // hits not yet scored: lane of the share, item of the panel
-  int64_t n_hits = 0;
-  int32_t lane[kHitsAtOnce];
-  uint8_t item[kHitsAtOnce];
+  // a list that is being scored
+  std::vector<int64_t> ids;
+  std::vector<float> scores;
+  std::vector<Candidate<float>> scored;
+  int64_t n_scored() const { return static_cast<int64_t>(scored.size()); }
 };
 
 bool ByteScan::possible(const Matrix& items, const Kernels<float>& kernels) {
@@ -73,7 +88,40 @@ ByteScan::ByteScan(const TopkProblem& problem, const PackedItems* packed, const 
   }
   users_ = std::make_unique<QuantizedUsers>(p_.users.rows, p_.users.cols, scan.row_length(),
                                             scan.user_rows(), packed_.centre,
-                                            scan.kernels().int8_user_limit);
+                                            scan.kernels().int8_user_limit, parallel);
+}
+
+void ByteScan::topk(const Parallel& parallel, float* scores, int64_t* ids) const {
+  const ScanTasks tasks = this->tasks(parallel.workers);
+  const int64_t users = p_.users.rows, k = p_.k, ranges = tasks.ranges();
+  // of each range, where there are several
+  const Buffer<Candidate<float>> best(ranges > 1 ? ranges * users * k : 0);
+  const Buffer<int32_t> count(ranges * users);
+  for_each_task(parallel, tasks.count(), [&](int64_t task, int) {
+    const ScanShare share = tasks.share(task);
+    Worker w(*this, share);
+    collect(w);
+    for (int64_t lane = 0; lane < w.n_users; ++lane) {
+      score(lane, w);
+      const int64_t user = w.first_user + lane, at = share.range * users + user;
+      if (ranges == 1) {
+        write(w, scores + user * k, ids + user * k);
+      } else {
+        count[at] = static_cast<int32_t>(select_best(w.scored.data(), w.n_scored(), k));
+        std::copy_n(w.scored.data(), count[at], best.get() + at * k);
+      }
+    }
+  });
+  if (ranges == 1) return;
+  for_each_task(parallel, scan_.groups(), [&](int64_t g, int) {
+    std::vector<Candidate<float>> found;
+    for (int64_t b = g * kTile; b < g * kTile + scan_.users_in(g); ++b) {
+      found.clear();
+      for (int64_t at = b; at < ranges * users; at += users)
+        found.insert(found.end(), best.get() + at * k, best.get() + at * k + count[at]);
+      write_best(found.data(), static_cast<int64_t>(found.size()), k, scores + b * k, ids + b * k);
+    }
+  });
 }
 
 // Bytes that are there are read again for every few groups; bytes that must be made are made once,
@@ -92,78 +140,126 @@ Int8Panel ByteScan::panel(int64_t index, Worker& w) const {
   return as_panel(w.bytes.get(), w.meta);
 }
 
-void ByteScan::run(const ScanShare& s, CandidateLists<float>& lists) const {
+// Everything that can be among the best of the share's users, and little else.
+void ByteScan::collect(Worker& w) const {
   const Kernels<float>& kernels = scan_.kernels();
+  const ScanShare& share = w.share;
   const int64_t d4 = byte_row(p_.users.cols) / 4;
-  Worker w(*this, s);
-  start_bounds(s, lists, w);
-  for (int64_t l = 0; l < std::min(s.g1 * kTile, p_.users.rows) - s.g0 * kTile; ++l)
-    w.threshold[l] = std::numeric_limits<Key<float>>::min();
-
-  uint16_t hits[kTile * kTile];
-  for (int64_t index = s.p0; index < s.p1; ++index) {
+  start_bounds(w);
+  for (int64_t index = share.p0; index < share.p1; ++index) {
     const Int8Panel items = panel(index, w);
     bool loaded = false;
-    for (int64_t g = s.g0; g < s.g1; ++g) {
-      const int64_t first_lane = (g - s.g0) * kTile;
-      float* bound = w.bound.data() + first_lane;
+    for (int64_t g = share.g0; g < share.g1; ++g) {
+      const int64_t lane = (g - share.g0) * kTile;
       const int64_t n = kernels.scan_int8(scan_.items_in(index), scan_.lanes(g), d4, items,
-                                          users_->group(g), bound, hits);
-      if (n == 0) continue;
-      if (!loaded) w.reader.load(index), w.reader.prefetch(index + 1);
-      loaded = true;
-      if (n > kManyHits) {
-        score_tile(scan_, w.reader, s.range, index, g, lists, w.threshold.data() + first_lane);
-        for (int64_t l = 0; l < scan_.users_in(g); ++l)
-          raise(g * kTile + l, s.range, lists, bound[l]);
-        continue;
-      }
-      if (w.n_hits + n > kHitsAtOnce) score_hits(s, index, lists, w);
-      for (int64_t h = 0; h < n; ++h) {
-        w.lane[w.n_hits] = static_cast<int32_t>(first_lane + hits[h] % kTile);
-        w.item[w.n_hits++] = static_cast<uint8_t>(hits[h] / kTile);
+                                          users_->group(g), w.bound.data() + lane, w.hits);
+      if (n <= kManyHits) {
+        add_hits(n, index, g, w);
+      } else {
+        if (!loaded) w.reader.load(index);
+        loaded = true;
+        add_scored(index, g, w);
       }
     }
-    score_hits(s, index, lists, w);
+  }
+  for (int64_t lane = 0; lane < w.n_users; ++lane) w.lists.cut(lane);
+}
+
+void ByteScan::add_hits(int64_t n, int64_t panel, int64_t g, Worker& w) const {
+  const Int8Hits& hits = w.hits;
+  const int64_t first_lane = (g - w.share.g0) * kTile;
+  for (int64_t h = 0; h < n; ++h) {
+    const int64_t l = hits.position[h] % kTile, lane = first_lane + l;
+    const float score = static_cast<float>(hits.sum[h]) * hits.scale[l],
+                error = hits.error[l] + std::abs(score) * kInt8Roundings;
+    RoughCandidate candidate{score - error, score + error,
+                             static_cast<int32_t>(panel * kTile + hits.position[h] / kTile)};
+    if (candidate.high <= w.bound[lane]) continue;
+    if (!(candidate.low <= candidate.high)) candidate.low = -kInfinity, candidate.high = kInfinity;
+    add(lane, candidate, w);
   }
 }
 
-// Scores what was found in a panel and offers it.
-void ByteScan::score_hits(const ScanShare& s, int64_t panel, CandidateLists<float>& lists,
-                          Worker& w) const {
-  const float *items[kHitsAtOnce], *users[kHitsAtOnce];
-  float scores[kHitsAtOnce];
-  const float* first_user = scan_.user_rows() + s.g0 * kTile * scan_.row_length();
-  for (int64_t h = 0; h < w.n_hits; ++h) {
-    items[h] = w.reader.row(w.item[h]);
-    users[h] = first_user + w.lane[h] * scan_.row_length();
+// Where many may pass, the tile is scored: of items that tie only the first ones do.
+void ByteScan::add_scored(int64_t panel, int64_t g, Worker& w) const {
+  const int64_t first_lane = (g - w.share.g0) * kTile;
+  const float* tile = w.reader.score(g);
+  Key<float> threshold[kTile];
+  std::fill_n(threshold, kTile, std::numeric_limits<Key<float>>::max());
+  for (int64_t l = 0; l < scan_.users_in(g); ++l) {
+    const int64_t lane = first_lane + l;
+    threshold[l] = w.threshold[lane];
+    if (w.bound[lane] == -kInfinity) continue;  // NaN may still be among the best
+    const double least = w.bound[lane] + users_->lift(w.first_user + lane);
+    threshold[l] = std::max(threshold[l], score_key(round_down(least)));
   }
-  scan_.kernels().dots(w.n_hits, p_.users.cols, items, users, scores);
-  for (int64_t h = 0; h < w.n_hits; ++h) {
-    const int64_t lane = w.lane[h], b = s.g0 * kTile + lane;
-    const Key<float> key = score_key(scores[h]);
-    if (key < w.threshold[lane]) continue;
-    if (!lists.offer(s.range, b, key, panel * kTile + w.item[h])) continue;
-    w.threshold[lane] = lists.threshold(s.range, b);
-    raise(b, s.range, lists, w.bound[lane]);
+  const int64_t n =
+      scan_.kernels().scan_tile(w.reader.items(), scan_.lanes(g), tile, threshold, w.hits.position);
+  for (int64_t h = 0; h < n; ++h) {
+    const int64_t l = w.hits.position[h] % kTile, lane = first_lane + l;
+    if (l >= scan_.users_in(g) || score_key(tile[w.hits.position[h]]) < w.threshold[lane]) continue;
+    const int32_t id = static_cast<int32_t>(panel * kTile + w.hits.position[h] / kTile);
+    add(lane, as_candidate(w.first_user + lane, tile[w.hits.position[h]], id), w);
   }
-  w.n_hits = 0;
 }
 
-// The bound follows the user's list, into the space of centred items, rounded down.
-void ByteScan::raise(int64_t b, int64_t range, const CandidateLists<float>& lists,
-                     float& bound) const {
-  const Key<float> threshold = lists.threshold(range, b);
-  if (threshold == std::numeric_limits<Key<float>>::min()) return;
-  const double score = key_score<float>(threshold - 1) - users_->lift(b);  // the k-th
-  float centred = static_cast<float>(score);
-  if (static_cast<double>(centred) > score) centred = std::nextafter(centred, -kInfinity);
-  bound = std::max(bound, centred);  // NaN leaves it
+void ByteScan::add(int64_t lane, const RoughCandidate& candidate, Worker& w) const {
+  if (!w.lists.add(lane, candidate)) return;
+  const float kth = w.lists.cut(lane);
+  w.bound[lane] = std::max(w.bound[lane], kth);
+  if (!w.lists.crowded(lane)) return;
+  score(lane, w);
+  const int64_t user = w.first_user + lane, n = select_best(w.scored.data(), w.n_scored(), p_.k);
+  RoughCandidate* list = w.lists.begin(lane);
+  float least = kInfinity;
+  Key<float> least_key = std::numeric_limits<Key<float>>::max();
+  for (int64_t c = 0; c < n; ++c) {
+    list[c] = as_candidate(user, key_score<float>(w.scored[c].key), w.scored[c].id);
+    least = std::min(least, list[c].low);
+    least_key = std::min(least_key, w.scored[c].key);
+  }
+  w.lists.truncate(lane, n);
+  w.bound[lane] = std::max(w.bound[lane], least);
+  w.threshold[lane] = least_key + 1;  // later items must exceed the k-th
+}
+
+// A user's candidates, into w.scored.
+void ByteScan::score(int64_t lane, Worker& w) const {
+  const int64_t n = w.lists.size(lane), user = w.first_user + lane;
+  const RoughCandidate* list = w.lists.begin(lane);
+  w.ids.resize(n), w.scores.resize(n), w.scored.resize(n);
+  for (int64_t c = 0; c < n; ++c) w.ids[c] = list[c].id;
+  scan_.score_items(user / kTile, user % kTile, n, w.ids.data(), w.scores.data());
+  for (int64_t c = 0; c < n; ++c) w.scored[c] = {score_key(w.scores[c]), list[c].id};
+}
+
+// The k best of w.scored, in order.
+void ByteScan::write(Worker& w, float* scores, int64_t* ids) const {
+  const int64_t n = w.n_scored(), k = p_.k;
+  if (n > kCounted) return write_best(w.scored.data(), n, k, scores, ids);
+  uint64_t keys[kCounted + 8];
+  int32_t place[kCounted];
+  for (int64_t c = 0; c < n; ++c)
+    keys[c] = static_cast<uint64_t>(static_cast<uint32_t>(w.scored[c].key) ^ 0x80000000u) << 32 |
+              ~static_cast<uint32_t>(w.scored[c].id);
+  std::fill_n(keys + n, 8, uint64_t{0});
+  scan_.kernels().order_keys(n, keys, place);
+  for (int64_t c = 0; c < n; ++c) {
+    if (place[c] >= k) continue;
+    scores[place[c]] = key_score<float>(w.scored[c].key);
+    ids[place[c]] = w.scored[c].id;
+  }
+}
+
+RoughCandidate ByteScan::as_candidate(int64_t user, float score, int32_t id) const {
+  const double centred = score - users_->lift(user);
+  if (std::isnan(centred)) return {-kInfinity, -kInfinity, id};
+  return {round_down(centred), round_up(centred), id};
 }
 
 // Lower bounds of the k-th score from the first items, so that few of them become candidates.
-void ByteScan::start_bounds(const ScanShare& s, const CandidateLists<float>& lists,
-                            Worker& w) const {
+void ByteScan::start_bounds(Worker& w) const {
+  const ScanShare& s = w.share;
   const Kernels<float>& kernels = scan_.kernels();
   const int64_t k = p_.k, d4 = byte_row(p_.users.cols) / 4;
   const int64_t panels = std::min(
@@ -172,8 +268,7 @@ void ByteScan::start_bounds(const ScanShare& s, const CandidateLists<float>& lis
   // Maxima of whole panels where there are many more of them than results, else of eight items.
   const int64_t group = panels >= 3 * k ? kTile : 8;
   const int64_t maxima_a_panel = kTile / group, n = panels * maxima_a_panel;
-  const int64_t users = std::min(s.g1 * kTile, p_.users.rows) - s.g0 * kTile;
-  std::fill_n(w.bound.begin(), users, -kInfinity);
+  std::fill_n(w.bound.begin(), w.n_users, -kInfinity);
   if (n < k) return;
   // groups of users at a time, so that their maxima fit the cache
   const int64_t at_once = std::max<int64_t>(1, (512 << 10) / (n * kTile * 4));
@@ -189,14 +284,16 @@ void ByteScan::start_bounds(const ScanShare& s, const CandidateLists<float>& lis
                           best.get() + ((g - g0) * n + p * maxima_a_panel) * kTile);
     }
     for (int64_t g = g0; g < g1; ++g) {
-      int32_t rank[kTile];
-      for (int64_t l = 0; l < kTile; ++l)
+      const int64_t first_lane = (g - s.g0) * kTile;
+      int32_t rank[kTile] = {};
+      for (int64_t l = 0; l < scan_.users_in(g); ++l)
         // an excluded item may be the maximum of its group, and must not count
         rank[l] = static_cast<int32_t>(std::min<int64_t>(
-            k + lists.excluded_before(s.range, g * kTile + l, (s.p0 + panels) * kTile), 1 << 30));
-      float bound[kTile];
-      kernels.select_rank(n, scan_.lanes(g), best.get() + (g - g0) * n * kTile, rank, bound);
-      std::copy_n(bound, scan_.users_in(g), w.bound.begin() + (g - s.g0) * kTile);
+            k + w.lists.excluded_before(first_lane + l, (s.p0 + panels) * kTile), 1 << 30));
+      float reached[kTile];
+      kernels.select_rank(n, scan_.lanes(g), best.get() + (g - g0) * n * kTile, rank, reached);
+      for (int64_t l = 0; l < scan_.users_in(g); ++l)  // reaching it is enough
+        w.bound[first_lane + l] = std::nextafter(reached[l], -kInfinity);
     }
   }
 }

@@ -13,6 +13,23 @@
 
 namespace adaptau {
 
+// The k best of n candidates to the front, in no order; at most n.
+template <class T>
+int64_t select_best(Candidate<T>* candidates, int64_t n, int64_t k) {
+  if (n <= k) return n;
+  std::nth_element(candidates, candidates + (k - 1), candidates + n, precedes);
+  return k;
+}
+// The k best of n >= k candidates, in order.
+template <class T>
+void write_best(Candidate<T>* candidates, int64_t n, int64_t k, T* scores, int64_t* ids) {
+  std::sort(candidates, candidates + select_best(candidates, n, k), precedes);
+  for (int64_t i = 0; i < k; ++i) {
+    scores[i] = key_score<T>(candidates[i].key);
+    ids[i] = candidates[i].id;
+  }
+}
+
 // The best candidates of one user over one range of items, in a slice of shared memory.
 template <class T>
 class Shortlist {
@@ -34,8 +51,7 @@ class Shortlist {
     } else {
       slots_[size_++] = candidate;
       if (size_ < capacity(k_)) return false;
-      std::nth_element(slots_, slots_ + (k_ - 1), slots_ + size_, precedes);
-      size_ = k_;
+      size_ = select_best(slots_, size_, k_);
     }
     if (size_ < k_) return false;
     threshold_ = slots_[k_ - 1].key + 1;  // later items must exceed the k-th
@@ -77,13 +93,6 @@ class CandidateLists {
       list(range, b).next_excluded = std::lower_bound(begin, end, first_item) - excluded_.indices;
     }
   }
-  // How many of a user's next items, those below `end`, are excluded.
-  int64_t excluded_before(int64_t range, int64_t b, int64_t end) const {
-    if (b >= n_users_ || excluded_.indptr == nullptr) return 0;
-    const int64_t* from = excluded_.indices + list(range, b).next_excluded;
-    return std::lower_bound(from, excluded_.indices + excluded_.indptr[b + 1], end) - from;
-  }
-
   Key<T> threshold(int64_t range, int64_t b) const { return list(range, b).threshold(); }
 
   // A candidate that reaches the threshold, ids ascending; true when the threshold rose.
@@ -100,16 +109,10 @@ class CandidateLists {
 
   // The k best of a user's ranges, in order.
   void finish(int64_t b, T* scores, int64_t* ids) const {
-    std::vector<Candidate<T>> best(list(0, b).begin(), list(0, b).end());
-    for (int64_t range = 1; range < ranges_; ++range)
-      best.insert(best.end(), list(range, b).begin(), list(range, b).end());
-    if (static_cast<int64_t>(best.size()) > k_)
-      std::nth_element(best.begin(), best.begin() + (k_ - 1), best.end(), precedes);
-    std::sort(best.begin(), best.begin() + k_, precedes);
-    for (int64_t i = 0; i < k_; ++i) {
-      scores[i] = key_score<T>(best[i].key);
-      ids[i] = best[i].id;
-    }
+    std::vector<Candidate<T>> found;
+    for (int64_t range = 0; range < ranges_; ++range)
+      found.insert(found.end(), list(range, b).begin(), list(range, b).end());
+    write_best(found.data(), static_cast<int64_t>(found.size()), k_, scores, ids);
   }
 
  private:

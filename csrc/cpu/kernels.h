@@ -116,6 +116,14 @@ struct Int8Panel {
   float centred_norm;  // at least |x'|
   float norm;          // at least |x|; infinite when a row is not finite
 };
+constexpr float kInt8Roundings = 1e-6f;  // of the few float operations on bounds, generously
+
+// Pairs of a panel and a group of users whose score may exceed a bound.
+struct Int8Hits {
+  uint16_t position[kTile * kTile];  // item * 48 + lane; items ascend within a lane
+  int32_t sum[kTile * kTile];        // of q's products
+  float scale[kTile], error[kTile];  // per lane: the centred score is within error of scale * sum
+};
 // A group of users: q = round(u / scale).
 struct Int8Users {
   const int8_t* bytes;    // [padded d / 4][48][4]
@@ -174,6 +182,7 @@ struct Kernels {
 
   // out[i] = dot(n, a[i], b[i]); several chains at once hide each other's latency
   void (*dots)(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out);
+  void (*dots_with)(int64_t count, int64_t n, const T* const* a, const T* b, T* out);
   T (*dot)(int64_t n, const T* a, const T* b);         // one multiply-add a k, in order
   void (*axpy)(int64_t n, T alpha, const T* x, T* y);  // y += alpha x
 
@@ -205,10 +214,10 @@ struct Kernels {
   // bytes[48][d] and meta = {scale, residual, centred norm, norm} of Int8Panel.
   void (*quantize_panel)(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
                          uint8_t* bytes, float* meta);
-  // Positions item * 48 + lane of scores that may reach bound[lane], in the space of centred items:
-  // every score that does is among them. Items ascend within a lane.
+  // The pairs whose scores may reach bound[lane], in the space of centred items: every pair whose
+  // score does is among them. Returns how many there are. scale is NaN where nothing can be said.
   int64_t (*scan_int8)(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
-                       const Int8Users& users, const float* bound, uint16_t* hits);
+                       const Int8Users& users, const float* bound, Int8Hits& hits);
   // best[g][lane] = at most the largest centred score of items group g .. group (g + 1), group a
   // multiple of 8.
   void (*best_int8)(int64_t items, int64_t lanes, int64_t d4, int64_t group, const Int8Panel& panel,
@@ -216,6 +225,10 @@ struct Kernels {
   // Per lane, a value that at least rank[lane] of the column best[0 .. n)[lane] reach, close to the
   // rank-th largest; -inf where n < rank.
   void (*select_rank)(int64_t n, int64_t lanes, const float* best, const int32_t* rank, float* out);
+  // The same of x[0, n), which -inf continues to a whole 16.
+  float (*select_value)(int64_t n, int64_t rank, const float* x);
+  // place[c]: how many of n keys, which zeros continue to a whole 8, are larger than keys[c].
+  void (*order_keys)(int64_t n, const uint64_t* keys, int32_t* place);
 
   // Ids of columns [0, n) of one row of the draw (philox.h), n_items < 2^31.
   void (*draw_row)(uint64_t seed, int64_t row, int64_t n, uint32_t n_items, int32_t* ids);

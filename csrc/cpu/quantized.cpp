@@ -101,7 +101,7 @@ void pack_items(const Matrix& items, Normalize normalize, const float* centre,
 }
 
 QuantizedUsers::QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const float* rows,
-                               const float* centre, int limit)
+                               const float* centre, int limit, const Parallel& parallel)
     : d_(d) {
   const int64_t lanes = (n_users + kTile - 1) / kTile * kTile, stride = byte_row(d);
   bytes_ = Buffer<int8_t>(lanes * stride, int8_t{0});
@@ -112,12 +112,12 @@ QuantizedUsers::QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const flo
   slack_ = Buffer<float>(lanes, 0.f);
   lift_ = Buffer<double>(lanes, 0.0);
   constexpr double up = 1 + 1e-12;
-  for (int64_t b = 0; b < n_users; ++b) {
+  auto quantize_user = [&](int64_t b) {
     const float* u = rows + b * ld;
     int8_t* group = bytes_.get() + b / kTile * kTile * stride;
     if (!all_finite(d, u)) {
       residual_[b] = norm_[b] = slack_[b] = kInfinity;
-      continue;
+      return;
     }
     scale_[b] = scale_of(d, u, limit);
     const Squares squares = quantize(d, u, scale_[b], [&](int64_t k, int q) {
@@ -136,7 +136,10 @@ QuantizedUsers::QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const flo
     // d products and additions of a score, and the double sum of the lift
     slack_[b] = round_up((static_cast<double>(d) + 16) * 1.01 * kUlp * length);
     lift_[b] = lift;
-  }
+  };
+  for_each_task(parallel, lanes / kTile, [&](int64_t g, int) {
+    for (int64_t b = g * kTile; b < std::min((g + 1) * kTile, n_users); ++b) quantize_user(b);
+  });
 }
 
 }  // namespace adaptau

@@ -37,7 +37,7 @@ class QuantizedUsers {
  public:
   // limit: Kernels::int8_user_limit. rows: [groups * 48, ld], valid where lane < rows_in(group).
   QuantizedUsers(int64_t n_users, int64_t d, int64_t ld, const float* rows, const float* centre,
-                 int limit);
+                 int limit, const Parallel& parallel);
   Int8Users group(int64_t g) const {
     const int64_t at = g * kTile;
     return {bytes_.get() + at * byte_row(d_),

@@ -104,7 +104,7 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
   std::iota(order.begin(), order.end(), int64_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return n_targets(p, a) > n_targets(p, b); });
-  const Scan<T> scan(p.users, p.items, p.normalize, order);
+  const Scan<T> scan(p.users, p.items, p.normalize, order, parallel);
   const ScanTasks tasks(scan.groups(), scan.panels(), parallel.workers);
 
   // counts[range][target]: competitors that stand before it

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../core/parallel.h"
 #include "rows.h"
 
 namespace adaptau {
@@ -16,7 +17,7 @@ template <class T>
 class Scan {
  public:
   Scan(const Matrix& users, const Matrix& items, Normalize normalize,
-       const std::vector<int64_t>& order)
+       const std::vector<int64_t>& order, const Parallel& parallel)
       : items_(items),
         normalize_(normalize),
         kernels_(active_kernels<T>()),
@@ -27,14 +28,14 @@ class Scan {
         in_place_(readable_in_place<T>(items) && !normalize.item),
         users_((users.rows + kTile) * ld_),
         packed_((users.rows + kTile) * ld_) {
-    for (int64_t g = 0; g < groups(); ++g) {
+    for_each_task(parallel, groups(), [&](int64_t g, int) {
       const int64_t n = users_in(g);
       T* rows = users_.get() + g * kTile * ld_;
       for (int64_t l = 0; l < n; ++l)
         read_rows(users, user(g, l), 1, normalize_.user, kernels_, rows + l * ld_, ld_,
                   static_cast<T*>(nullptr));
       pack_group(rows, n, ld_, static_cast<const T*>(nullptr), packed_.get() + g * kTile * ld_);
-    }
+    });
   }
 
   int64_t groups() const { return (n_users_ + kTile - 1) / kTile; }
@@ -68,14 +69,6 @@ class Scan {
       }
       items_ = scan_.items_in(panel);
     }
-    // A panel that will be loaded soon.
-    void prefetch(int64_t panel) const {
-      if (!scan_.in_place_ || panel >= scan_.panels()) return;
-      const T* rows = row_in_place<T>(scan_.items_, panel * kTile);
-      for (int64_t j = 0; j < scan_.items_in(panel); ++j)
-        for (int64_t k = 0; k < scan_.d_; k += kRowAlign / static_cast<int64_t>(sizeof(T)))
-          __builtin_prefetch(rows + j * scan_.items_.row_stride + k, 0, 2);
-    }
     // Scores of the loaded panel for group g: [items][48].
     const T* score(int64_t g) {
       scan_.kernels_.gemm(items_, scan_.lanes(g), scan_.d_, rows_, stride_, 1,
@@ -102,12 +95,13 @@ class Scan {
 
   // Scores of n items for the user in lane l of group g.
   void score_items(int64_t g, int64_t l, int64_t n, const int64_t* items, T* scores) const {
-    constexpr int64_t most = 64;  // at once: several chains hide each other's latency
-    const T *row[most], *user[most];
-    std::fill_n(user, most, user_row(g, l));
-    Buffer<T> rows(in_place_ ? 0 : most * ld_);
+    constexpr int64_t most = 32;  // at once, while the next ones are fetched
+    const T* row[most];
+    const Buffer<T> rows(in_place_ ? 0 : most * ld_);
+    prefetch_items(std::min(most, n), items);
     for (int64_t i = 0; i < n; i += most) {
       const int64_t count = std::min(most, n - i);
+      prefetch_items(std::min(most, n - i - count), items + i + count);
       for (int64_t j = 0; j < count; ++j) {
         T* copy = rows.get() + j * ld_;
         row[j] = in_place_ ? row_in_place<T>(items_, items[i + j]) : copy;
@@ -115,7 +109,7 @@ class Scan {
           read_rows(items_, items[i + j], 1, normalize_.item, kernels_, copy, ld_,
                     static_cast<T*>(nullptr));
       }
-      kernels_.dots(count, d_, row, user, scores + i);
+      kernels_.dots_with(count, d_, row, user_row(g, l), scores + i);
     }
   }
   int64_t row_length() const { return ld_; }
@@ -124,6 +118,14 @@ class Scan {
   const T* user_rows() const { return users_.get(); }  // [groups * 48, row_length]
 
  private:
+  void prefetch_items(int64_t n, const int64_t* items) const {
+    const char* first = static_cast<const char*>(items_.data);
+    const int64_t size = size_of(items_.dtype), bytes = items_.col_stride == 1 ? d_ * size : 0;
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t at = 0; at < bytes; at += kRowAlign)
+        __builtin_prefetch(first + items[j] * items_.row_stride * size + at);
+  }
+
   const Matrix& items_;
   const Normalize normalize_;
   const Kernels<T>& kernels_;

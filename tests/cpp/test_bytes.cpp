@@ -41,8 +41,9 @@ struct Bytes {
         item_rows(padded_rows(this->items)),
         bytes(kTile * ld) {
     std::copy(centre.begin(), centre.end(), this->centre.get());
-    quantized = std::make_unique<QuantizedUsers>(this->users.size(), d, ld, user_rows.get(),
-                                                 this->centre.get(), kernels.int8_user_limit);
+    quantized =
+        std::make_unique<QuantizedUsers>(this->users.size(), d, ld, user_rows.get(),
+                                         this->centre.get(), kernels.int8_user_limit, Parallel{});
     kernels.quantize_panel(this->items.size(), ld, ld, item_rows.get(), this->centre.get(),
                            bytes.get(), meta);
   }
@@ -147,15 +148,21 @@ void promises(const Bytes& c) {
 // no other than the error allows. Returns how many of those there are.
 int64_t hits_are_right(const Bytes& c, const std::vector<float>& bound, bool usable) {
   const int64_t n = static_cast<int64_t>(c.items.size());
-  std::vector<uint16_t> hits(kTile * kTile);
-  hits.resize(
-      c.kernels.scan_int8(n, c.lanes, c.ld / 4, c.panel(), c.group(), bound.data(), hits.data()));
+  Int8Hits hits;
+  const int64_t n_hits =
+      c.kernels.scan_int8(n, c.lanes, c.ld / 4, c.panel(), c.group(), bound.data(), hits);
   std::vector<int64_t> last(kTile, -1);
   std::vector<bool> found(kTile * kTile, false);
-  for (uint16_t hit : hits) {
-    CHECK(hit / kTile < n && hit % kTile < c.lanes && hit / kTile > last[hit % kTile]);
-    last[hit % kTile] = hit / kTile;
+  for (int64_t h = 0; h < n_hits; ++h) {
+    const int64_t hit = hits.position[h], j = hit / kTile, l = hit % kTile;
+    CHECK(j < n && l < c.lanes && j > last[l]);
+    last[l] = j;
     found[hit] = true;
+    // scale * sum is within the error, with what byte_scan.cpp adds for its own roundings
+    const double score = c.centred_score(j, l),
+                 about = static_cast<double>(hits.scale[l]) * hits.sum[h];
+    const double error = hits.error[l] + std::abs(about) * kInt8Roundings;
+    CHECK(!usable || std::isnan(hits.scale[l]) || !(std::abs(score - about) > error));
   }
   int64_t beside = 0;
   for (int64_t l = 0; l < c.lanes; ++l)
@@ -339,22 +346,21 @@ void unusable_rows() {
         std::fill_n(items[at].begin(), entries, bad);
         const Bytes c(random_rows(48, 17, 8), items, std::vector<float>(17, 0.25f));
         for (float x : {-1e30f, 0.f, 1e30f}) {
-          std::vector<uint16_t> hits(kTile * kTile);
+          Int8Hits hits;
           std::vector<float> bound(kTile, x);
           bound[3] = kInf;
-          CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(),
-                                    hits.data()) == 47 * 48);
+          CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(), hits) ==
+                47 * 48);
         }
         best(c);
       }
   Rows users = random_rows(48, 17, 8);
   users[4][3] = nan, users[5][16] = kInf, users[6][0] = -kInf;
   const Bytes c(users, random_rows(48, 17, 7), std::vector<float>(17, 0.25f));
-  std::vector<uint16_t> hits(kTile * kTile);
+  Int8Hits hits;
   std::vector<float> bound(kTile, kInf);
   bound[4] = bound[5] = bound[6] = 1e30f;
-  CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(), hits.data()) ==
-        3 * 48);
+  CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(), hits) == 3 * 48);
   best(c);
 }
 
@@ -389,6 +395,39 @@ void extreme_norms() {
   }
 }
 
+void one_column(const Kernels<float>& kernels, int64_t n, int64_t rank, const float* column,
+                const std::vector<float>& sorted) {
+  std::vector<float> x(n + 16, -kInf);
+  for (int64_t c = 0; c < n; ++c) x[c] = column[c * kTile];
+  const float value = kernels.select_value(n, rank, x.data());
+  const int64_t reach = std::count_if(x.begin(), x.end(), [&](float v) { return v >= value; });
+  if (rank > n || sorted[rank - 1] == -kInf) {
+    CHECK(value == -kInf);
+    return;
+  }
+  CHECK(reach >= rank && value <= sorted[rank - 1]);
+  float smallest = sorted[0];
+  for (float v : sorted)
+    if (v > -kInf) smallest = v;
+  // it may stop early, below the rank-th but above the next one
+  CHECK(reach == rank ||
+        value >= sorted[rank - 1] - 1e-5 * (static_cast<double>(sorted[0]) - smallest));
+}
+
+// As many keys are larger as std::sort puts before, whatever lies around the sign bit.
+void places_of_keys() {
+  const Kernels<float>& kernels = active_kernels<float>();
+  for (int64_t n : {0, 1, 7, 8, 9, 85, 256}) {
+    std::vector<uint64_t> keys(n + 8, 0), sorted;
+    for (int64_t c = 0; c < n; ++c) keys[c] = static_cast<uint64_t>(c + 1) * 0x9E3779B97F4A7C15ull;
+    std::vector<int32_t> place(n);
+    kernels.order_keys(n, keys.data(), place.data());
+    sorted.assign(keys.begin(), keys.begin() + n);
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
+    for (int64_t c = 0; c < n; ++c) CHECK(sorted[place[c]] == keys[c]);
+  }
+}
+
 void ranks_of_maxima() {
   const Kernels<float>& kernels = active_kernels<float>();
   for (int64_t n : {1, 6, 48, 300})
@@ -412,6 +451,7 @@ void ranks_of_maxima() {
           std::sort(sorted.begin(), sorted.end(), std::greater<float>());
           const float exact = rank[l] <= n ? sorted[rank[l] - 1] : -kInf;
           CHECK(out[l] <= exact);
+          if (l % 16 == 0) one_column(kernels, n, rank[l], column.get() + l, sorted);
           float smallest = sorted[0];
           for (float value : sorted)
             if (value > -kInf) smallest = value;
@@ -441,5 +481,6 @@ int main(int, char** argv) {
   unusable_rows();
   extreme_norms();
   ranks_of_maxima();
+  places_of_keys();
   return report();
 }

@@ -43,7 +43,7 @@ void gemm_matches_loops(const Kernels<T>& kernels) {
       }
 }
 
-// The contract that ties retrieval together: gemm, dot and dots round alike.
+// The contract that ties retrieval together: gemm, dot, dots and dots_with round alike.
 template <class T>
 void dot_is_gemm(const Kernels<T>& kernels) {
   for (int64_t d : {1, 17, 64, 127, 300}) {
@@ -55,9 +55,12 @@ void dot_is_gemm(const Kernels<T>& kernels) {
     std::vector<T> products(47);
     for (int64_t j = 0; j < 47; ++j) rows[j] = a.data() + j * d;
     kernels.dots(47, d, rows.data(), users.data(), products.data());
+    std::vector<T> with(47);
+    kernels.dots_with(47, d, rows.data(), u.data(), with.data());
     for (int64_t j = 0; j < 47; ++j) {
       CHECK(c[j * 48 + 3] == kernels.dot(d, rows[j], u.data()));
       CHECK(c[j * 48 + 3] == products[j]);
+      CHECK(c[j * 48 + 3] == with[j]);
     }
   }
 }

@@ -110,8 +110,6 @@ ADAPTAU_INLINE Floats int8_error(const Int8Panel& panel, const Int8Users& users,
 // Squares below 2^-150 vanish, up to 3.4e-21 of a norm. With a scale of at least this, the margins
 // of residual and centred norm are wider.
 constexpr float kInt8SmallestScale = 1e-12f;
-constexpr float kInt8Roundings = 1e-6f;  // of the few float operations on bounds, generously
-
 // su sp where it is far from over- and underflow, so that all of the above is too, and where |u||x|
 // is so far below the largest float that no partial sum of a score overflows; else NaN.
 ADAPTAU_INLINE Floats int8_scale(const Int8Panel& panel, const Int8Users& users, int64_t l) {
@@ -122,14 +120,17 @@ ADAPTAU_INLINE Floats int8_scale(const Int8Panel& panel, const Int8Users& users,
 }
 
 int64_t scan_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& panel,
-                  const Int8Users& users, const float* bound, uint16_t* hits) {
+                  const Int8Users& users, const float* bound, Int8Hits& hits) {
   constexpr int W = simd<float>::lanes;
   constexpr float never = 1073741824.f;  // 2^30, beyond any sum
   int32_t threshold[kTile];
   for_each_vector<float>(lanes, [&](int64_t l) {
     // bound = +inf switches a lane off, also where the error is infinite; NaN lets everything pass
-    const Floats b = load<Floats>(bound + l), error = int8_error(panel, users, l);
-    Floats q = (b - error) / int8_scale(panel, users, l);
+    const Floats b = load<Floats>(bound + l), error = int8_error(panel, users, l),
+                 scale = int8_scale(panel, users, l);
+    store(hits.scale + l, scale);
+    store(hits.error + l, error);
+    Floats q = (b - error) / scale;
     q -= (q < 0 ? -q : q) * kInt8Roundings;
     q = q > -never ? q : broadcast<Floats>(-never);
     q = q < never ? q : broadcast<Floats>(never);
@@ -152,19 +153,25 @@ int64_t scan_int8(int64_t items, int64_t lanes, int64_t d4, const Int8Panel& pan
     if (lanes_hit == 0) return;
     // A bit a row. (Constant indices only: a variable one would keep all sums in memory, inside the
     // loop over k.)
-    int32_t rows_hit[NV * W];
+    int32_t rows_hit[NV * W], copy[MR][NV * W];
     ADAPTAU_UNROLL
     for (int v = 0; v < NV; ++v) {
       Ints rows{};
       ADAPTAU_UNROLL
-      for (int r = 0; r < MR; ++r) rows |= (sums[r][v] > limit[v]) & (1 << r);
+      for (int r = 0; r < MR; ++r) {
+        rows |= (sums[r][v] > limit[v]) & (1 << r);
+        store(copy[r] + v * W, sums[r][v] - load<Ints>(users.offset + l + v * W));
+      }
       store(rows_hit + v * W, rows);
     }
     const uint32_t valid = items - j < MR ? (1u << (items - j)) - 1 : ~0u;
     for (; lanes_hit != 0; lanes_hit &= lanes_hit - 1) {
       const int lane = __builtin_ctzll(lanes_hit);
-      for (uint32_t rows = rows_hit[lane] & valid; rows != 0; rows &= rows - 1)
-        hits[n++] = static_cast<uint16_t>((j + __builtin_ctz(rows)) * kTile + l + lane);
+      for (uint32_t rows = rows_hit[lane] & valid; rows != 0; rows &= rows - 1) {
+        const int row = __builtin_ctz(rows);
+        hits.position[n] = static_cast<uint16_t>((j + row) * kTile + l + lane);
+        hits.sum[n++] = copy[row][lane];
+      }
     }
   });
   return n;
@@ -220,6 +227,54 @@ void select_rank(int64_t n, int64_t lanes, const float* best, const int32_t* ran
   });
 }
 
+ADAPTAU_INLINE float largest_lane(Floats v) {
+  float top = v[0];
+  for (int l = 1; l < simd<float>::lanes; ++l) top = v[l] > top ? v[l] : top;
+  return top;
+}
+
+// Counts, of which no branch depends on the keys.
+void order_keys(int64_t n, const uint64_t* keys, int32_t* place) {
+  for (int64_t c = 0; c < n; ++c) {
+    const Words mine = broadcast<Words>(keys[c]);
+    Words larger{};
+    for (int64_t o = 0; o < n; o += kWordLanes) larger -= (Words)(load<Words>(keys + o) > mine);
+    uint64_t count = 0;
+    ADAPTAU_UNROLL
+    for (int l = 0; l < kWordLanes; ++l) count += larger[l];
+    place[c] = static_cast<int32_t>(count);
+  }
+}
+
+float select_value(int64_t n, int64_t rank, const float* x) {
+  constexpr int W = simd<float>::lanes;
+  const Floats nothing = broadcast<Floats>(-__builtin_inff());
+  auto count = [&](auto&& counts) {
+    Ints found{};
+    for (int64_t c = 0; c < n; c += W) found -= counts(load<Floats>(x + c));
+    return static_cast<int64_t>(sum_lanes<float>(__builtin_convertvector(found, Floats)));
+  };
+  Floats top = nothing, bottom = -nothing;  // of the numbers: -inf has no middle
+  for (int64_t c = 0; c < n; c += W) {
+    const Floats v = load<Floats>(x + c);
+    top = v > top ? v : top;
+    bottom = ((v > nothing) & (v < bottom)) ? v : bottom;
+  }
+  if (count([&](Floats v) { return v > nothing; }) < rank) return -__builtin_inff();
+  float high = largest_lane(top), low = -largest_lane(-bottom);
+  for (int step = 0; step < 20; ++step) {
+    const float middle = low * 0.5f + high * 0.5f;
+    const int64_t reached = count([&](Floats v) { return v >= middle; });
+    if (reached >= rank) {
+      low = middle;
+      if (reached == rank) break;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
 // x^2 summed in float is below the truth by at most this factor, and its root by half of it.
 ADAPTAU_INLINE float square_sum_slack(int64_t d) { return 1.f + 2e-7f * (d + 64); }
 
@@ -234,12 +289,6 @@ ADAPTAU_INLINE void store_low_bytes(uint8_t* out, Ints x) {
                         static_cast<int64_t>(_mm256_extract_epi32(low, 4)) << 32;
   memcpy(out, &bytes, sizeof bytes);
 #endif
-}
-
-ADAPTAU_INLINE float largest_lane(Floats v) {
-  float top = v[0];
-  for (int l = 1; l < simd<float>::lanes; ++l) top = v[l] > top ? v[l] : top;
-  return top;
 }
 
 void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
@@ -313,9 +362,10 @@ void quantize_panel(int64_t n, int64_t d, int64_t stride, const float* x, const 
   meta[3] = square_root(largest_lane(norm)) * slack + 1e-20f;
 }
 
-#define ADAPTAU_INT8_TABLE kInt8UserLimit, quantize_panel, scan_int8, best_int8, select_rank
+#define ADAPTAU_INT8_TABLE \
+  kInt8UserLimit, quantize_panel, scan_int8, best_int8, select_rank, select_value, order_keys
 #else
-#define ADAPTAU_INT8_TABLE 0, nullptr, nullptr, nullptr, nullptr
+#define ADAPTAU_INT8_TABLE 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr
 #endif
 
 }  // namespace

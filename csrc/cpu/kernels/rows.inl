@@ -47,8 +47,8 @@ ADAPTAU_INLINE void transpose(Vec<T>* rows) {
 }
 
 // Up to a vector of pairs, one lane each, so that every sum keeps its order; the last pair stands
-// in for those beyond `count`.
-template <class T>
+// in for those beyond `count`. one: all b are the first of them.
+template <class T, bool one>
 ADAPTAU_INLINE void dots_of_lanes(int64_t count, int64_t n, const T* const* a, const T* const* b,
                                   T* out) {
   using V = Vec<T>;
@@ -60,16 +60,17 @@ ADAPTAU_INLINE void dots_of_lanes(int64_t count, int64_t n, const T* const* a, c
     ADAPTAU_UNROLL
     for (int l = 0; l < W; ++l) {
       const int64_t p = l < count ? l : count - 1;
-      x[l] = load<V>(a[p] + k), y[l] = load<V>(b[p] + k);
+      x[l] = load<V>(a[p] + k);
+      y[l] = one ? broadcast<V>(b[0][k + l]) : load<V>(b[p] + k);
     }
     transpose<T>(x);
-    transpose<T>(y);
+    if constexpr (!one) transpose<T>(y);
     ADAPTAU_UNROLL
     for (int l = 0; l < W; ++l) sum += x[l] * y[l];
   }
   for (int64_t l = 0; l < count; ++l) {
     T s = sum[l];
-    for (int64_t m = k; m < n; ++m) s = multiply_add(a[l][m], b[l][m], s);
+    for (int64_t m = k; m < n; ++m) s = multiply_add(a[l][m], b[one ? 0 : l][m], s);
     out[l] = s;
   }
 }
@@ -77,8 +78,15 @@ template <class T>
 void dots(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out) {
   constexpr int64_t W = simd<T>::lanes;
   int64_t i = 0;
-  for (; i + W <= count; i += W) dots_of_lanes<T>(W, n, a + i, b + i, out + i);
-  if (i < count) dots_of_lanes<T>(count - i, n, a + i, b + i, out + i);
+  for (; i + W <= count; i += W) dots_of_lanes<T, false>(W, n, a + i, b + i, out + i);
+  if (i < count) dots_of_lanes<T, false>(count - i, n, a + i, b + i, out + i);
+}
+template <class T>
+void dots_with(int64_t count, int64_t n, const T* const* a, const T* b, T* out) {
+  constexpr int64_t W = simd<T>::lanes;
+  int64_t i = 0;
+  for (; i + W <= count; i += W) dots_of_lanes<T, true>(W, n, a + i, &b, out + i);
+  if (i < count) dots_of_lanes<T, true>(count - i, n, a + i, &b, out + i);
 }
 
 template <class T>

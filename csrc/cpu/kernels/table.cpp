@@ -58,6 +58,7 @@ namespace ADAPTAU_ISA {
    scan_tile<T>,                \
    count_scores<T>,             \
    dots<T>,                     \
+   dots_with<T>,                \
    dot<T>,                      \
    axpy<T>,                     \
    multiply_add_rate<T>,        \
