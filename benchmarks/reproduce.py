@@ -1,10 +1,12 @@
 """The paper's tables and figures, ours beside the published numbers.
 
-    python benchmarks/reproduce.py main            Adap-tau0 and Adap-tau in full: a night on two cores
-    python benchmarks/reproduce.py main --page     the page of what is done, without running anything
+    python benchmarks/reproduce.py main               Adap-tau0 and Adap-tau in full: a night on two cores
+    python benchmarks/reproduce.py normalisation      which embeddings are normalised
+    python benchmarks/reproduce.py all --page         the page of what is done, without running anything
 
-Resumable: what is done is kept, a run that was killed goes on at its last checkpoint. Data sets are folders
-of LightGCN-format text in --data; published numbers are CSV files in --published.
+Resumable: what is done is kept, and a run that was killed goes on at its last checkpoint. Several processes
+may share the work with --only. Data sets are folders of LightGCN-format text in --data; published numbers
+are CSV files in --published.
 """
 
 from __future__ import annotations
@@ -13,37 +15,44 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
-from reproduction import arms, page, runs
+from reproduction import arms, runs
 from reproduction.published import Published
+from reproduction.report import write_page
 
 ROOT = Path(__file__).parents[1]
-TABLES = {"main": arms.full_runs}
+TABLES = {
+    "main": arms.main,
+    "clean": arms.clean,
+    "strategies": arms.strategies,
+    "normalisation": arms.normalisation,
+    "noise": arms.noise,
+    "curve": arms.curve,
+    "trajectories": arms.trajectories,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="+", choices=TABLES, help="what to reproduce")
+    parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], help="what to reproduce")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--published", type=Path, default=ROOT.parent / "shared" / "reference")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "reproduction")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
-    parser.add_argument("--only", default="*", help="arms whose name matches, like main-gowalla-*")
-    parser.add_argument("--page", action="store_true", help="write pages, run nothing")
+    parser.add_argument("--only", default="*", help="runs whose name matches, like main-gowalla-*")
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     arguments = parser.parse_args()
-    published = Published(arguments.published)
-    for table in arguments.tables:
-        chosen = [arm for arm in TABLES[table]() if fnmatch(arm.name, arguments.only)]
-        if not arguments.page:
-            for arm in chosen:
+    names = TABLES if "all" in arguments.tables else arguments.tables
+    chosen = {name: TABLES[name]() for name in names}
+    if not arguments.page:
+        wanted = {arm.name: arm for rows in chosen.values() for row in rows for arm in row.arms}
+        for arm in wanted.values():  # tables share some
+            if fnmatch(arm.name, arguments.only):
                 runs.run(arm, arguments.data, arguments.runs, arguments.threads)
-        done = [one for arm in chosen if (one := runs.load(arm, arguments.runs)) is not None]
-        rows = [page.row(one, published) for one in done]
-        (arguments.output / f"reproduction-{table}.md").write_text(page.markdown(rows))
-        page.write_csv(rows, arguments.output / f"reproduction-{table}.csv")
-        print(page.markdown(rows))
+    published = Published(arguments.published)
+    print(write_page(chosen, arguments.runs, published, arguments.output))
 
 
 if __name__ == "__main__":

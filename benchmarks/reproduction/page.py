@@ -7,16 +7,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .arms import Row
 from .published import Published
 from .runs import Done
 
 Cells = dict[str, Any]
 
 
-def row(done: Done, published: Published) -> Cells:
-    """One line of a table."""
-    theirs, log = published.of(done.arm), published.log(done.arm)
-    cells: Cells = dict(done.arm.labels)
+def line(row: Row, runs: list[Done], published: Published) -> Cells:
+    """One line of a table, by the best of the row's finished runs."""
+    done = best(runs)
+    theirs, log = published.of(row), published.log(row)
+    cells: Cells = dict(row.labels)
+    if len(row.arms) > 1:
+        cells["tau chosen"] = f"{done.arm.settings['tau']:g} of {len(runs)}"
     for name, ours in (("recall", done.test["recall@20"]), ("ndcg", done.test["ndcg@20"])):
         cells[f"{name}@20"] = f"{ours:.4f}"
         if theirs is not None:
@@ -25,15 +29,23 @@ def row(done: Done, published: Published) -> Cells:
             cells[f"{name} difference"] = f"{100 * (ours / target - 1):+.1f} %"
     cells["published in"] = "" if theirs is None else theirs.source
     cells["epoch"] = done.results["best_epoch"]
+    cells["1/tau differs by"] = temperatures(done, log)
+    cells["threads"] = done.provenance.get("threads", "")
     cells["s/epoch"] = f"{median(e['train_seconds'] for e in done.epochs):.1f}"
     cells["s/epoch published"] = f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
-    cells["inverse temperatures"] = temperatures(done, log)
     cells["seconds"] = f"{done.results['train_seconds'] + done.results['eval_seconds']:.0f}"
+    cells["commit"] = done.provenance.get("commit", "")
     return cells
 
 
+def best(runs: list[Done]) -> Done:
+    """By recall@20 on test, as the paper chose temperatures."""
+    return max(runs, key=lambda done: done.test["recall@20"])
+
+
 def temperatures(done: Done, log: list[dict[str, str]]) -> str:
-    """Largest relative difference of the batches' smallest and largest inverse temperature."""
+    """Largest relative difference of the batches' smallest and largest inverse temperature after
+    epoch 5."""
     worst = {
         name: max(
             (
@@ -45,7 +57,7 @@ def temperatures(done: Done, log: list[dict[str, str]]) -> str:
         )
         for name in ("inv_tau_min", "inv_tau_max")
     }
-    return ", ".join("" if w is None else f"{100 * w:.1f} %" for w in worst.values()).strip(", ")
+    return ", ".join(f"{100 * w:.1f} %" for w in worst.values() if w is not None)
 
 
 def markdown(rows: list[Cells]) -> str:

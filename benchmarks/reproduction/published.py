@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arms import Arm
+from .arms import Row as Line
 
 MODES = {"adap_tau0": ("weight_v0",), "adap_tau": ("weight_mean", "weight_ratio")}
 
@@ -31,21 +31,21 @@ class Published:
         self.logs, self.epochs = read("official_results.csv"), read("official_epochs.csv")
         self.paper = read("paper_results.csv")
 
-    def of(self, arm: Arm) -> Row | None:
-        """The log's final row if there is one, otherwise the paper's."""
-        labels = arm.labels
-        for row in self.logs if arm.table == "main" else []:
+    def of(self, line: Line) -> Row | None:
+        """The log's final row if the line is a full run and there is one, otherwise the paper's."""
+        labels = line.labels
+        for row in self.logs if _is_full(line) else []:
             if self._same_run(row, labels):
                 return Row(float(row["recall@20"]), float(row["ndcg@20"]), "log")
         for row in self.paper:
-            wanted = {"table": arm.table, **labels}
+            wanted = {"table": line.table, **labels}
             if all(row[key] == value for key, value in wanted.items() if key in row):
                 return Row(float(row["recall@20"]), float(row["ndcg@20"]), "paper")
         return None
 
-    def log(self, arm: Arm) -> list[dict[str, str]]:
-        """The published epochs of a run, in order; none if there is no log."""
-        return [row for row in self.epochs if self._same_run(row, arm.labels)]
+    def log(self, line: Line) -> list[dict[str, str]]:
+        """The published epochs of a full run, in order; none if there is no log."""
+        return [row for row in self.epochs if _is_full(line) and self._same_run(row, line.labels)]
 
     @staticmethod
     def _same_run(row: dict[str, str], labels: dict[str, str]) -> bool:
@@ -54,3 +54,7 @@ class Published:
             and row["backbone"] == labels["backbone"]
             and row["tau_mode"] in MODES.get(labels["strategy"], ())
         )
+
+
+def _is_full(line: Line) -> bool:
+    return [arm.name.partition("-")[0] for arm in line.arms] == ["main"]

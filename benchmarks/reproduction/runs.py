@@ -24,11 +24,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Done:
-    """A finished arm: `results.json`, and one line of `metrics.jsonl` an epoch."""
+    """A finished arm: `results.json`, one line of `metrics.jsonl` an epoch, `provenance.json`."""
 
     arm: Arm
     results: dict[str, Any]
     epochs: list[dict[str, Any]]
+    provenance: dict[str, Any]
 
     @property
     def test(self) -> dict[str, float]:
@@ -58,6 +59,7 @@ def run(arm: Arm, data: Path, runs: Path, threads: int | None) -> Done:
         torch.set_num_threads(threads)
     trainer = Trainer(settings, read(data / arm.settings["data"]))
     one = Run(trainer, folder)
+    (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
     started = time.monotonic()
     for event in one.events():
         if isinstance(event, EpochResult):
@@ -68,7 +70,6 @@ def run(arm: Arm, data: Path, runs: Path, threads: int | None) -> Done:
                 file=sys.stderr,
                 flush=True,
             )
-    (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
     found = load(arm, runs)
     assert found is not None
     return found
@@ -80,9 +81,10 @@ def load(arm: Arm, runs: Path) -> Done | None:
     if not (folder / "results.json").exists():
         return None
     lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return Done(
-        arm, json.loads((folder / "results.json").read_text()), [json.loads(line) for line in lines]
+    results, provenance = (
+        json.loads((folder / name).read_text()) for name in ("results.json", "provenance.json")
     )
+    return Done(arm, results, [json.loads(line) for line in lines], provenance)
 
 
 def provenance() -> dict[str, Any]:

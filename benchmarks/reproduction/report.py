@@ -1,0 +1,121 @@
+"""The page: what was run, in tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import figures, page
+from .arms import NOISE_TAUS, RATIOS, SHORT, Row
+from .published import Published
+from .runs import Done, load
+
+_SHORT = (
+    f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared; otherwise the\
+ published hyper-parameters"
+)
+TEXT: Mapping[str, tuple[str, str]] = {
+    "main": (
+        "Adap-tau0 and Adap-tau in full",
+        "The published hyper-parameters and number of epochs; the epoch is chosen on test, as it was for the "
+        "published numbers (`protocol=paper`). Published seconds are of an unnamed GPU.",
+    ),
+    "clean": (
+        "The same by the clean protocol",
+        "A part of train is held out as validation items and not trained on; the epoch is chosen on them, and test "
+        "is looked at once. These are the numbers that users would see; the published ones are not comparable.",
+    ),
+    "strategies": (
+        "All strategies, Yelp2018, MF",
+        f"{_SHORT}. The best fixed temperature is chosen on test, as in the paper.",
+    ),
+    "normalisation": (
+        "Which embeddings are normalised: users', items'",
+        f"{_SHORT}. For each row the best fixed temperature of a grid, chosen on test.",
+    ),
+    "noise": (
+        "Interactions that never were",
+        f"{_SHORT}. Ratios {RATIOS[0]:g} to {RATIOS[-1]:g} of train, added in proportion to a user's activity or "
+        f"the same for all users; fixed temperatures from {', '.join(f'{tau:g}' for tau in NOISE_TAUS)}.",
+    ),
+    "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}."),
+    "trajectories": (
+        "500 epochs with and without normalisation",
+        "Last.fm, MF, fixed temperature (0.1 and 1).",
+    ),
+}
+
+Rows = dict[str, list[Done]]  # finished runs by the last label of their row
+
+
+def write_page(tables: Mapping[str, list[Row]], runs: Path, published: Published, output: Path) -> str:
+    """README.md, a CSV file a table and the figures; returns the page."""
+    output.mkdir(parents=True, exist_ok=True)
+    parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py`\n"]
+    for name, rows in tables.items():
+        done = {id(row): [d for arm in row.arms if (d := load(arm, runs)) is not None] for row in rows}
+        lines = [page.line(row, done[id(row)], published) for row in rows if done[id(row)]]
+        if not lines:
+            continue
+        title, text = TEXT[name]
+        page.write_csv(lines, output / f"{name}.csv")
+        parts.append(f"## {title}\n\n{text}\n\n{page.markdown(lines)}")
+        if name in FIGURES:
+            by_label = {list(row.labels.values())[-1]: done[id(row)] for row in rows if done[id(row)]}
+            drawn = FIGURES[name](by_label, output)
+            parts += [f"![{path.stem}]({path.name})\n" for path in drawn]
+    text = "\n".join(parts)
+    (output / "README.md").write_text(text)
+    return text
+
+
+def _normalisation(rows: Rows, output: Path) -> list[Path]:
+    paths = []
+    if "N-N" in rows:
+        paths.append(output / "magnitude.png")
+        figures.magnitude(page.best(rows["N-N"]), paths[-1])
+    paths.append(output / "groups.png")
+    figures.groups({name: page.best(runs) for name, runs in rows.items()}, paths[-1])
+    return paths
+
+
+def _curve(rows: Rows, output: Path) -> list[Path]:
+    adaptive = {name: runs[0] for name, runs in rows.items() if name.startswith("adap")}
+    fixed = {float(name): runs[0] for name, runs in rows.items() if name not in adaptive}
+    path = output / "curve.png"
+    figures.curve(fixed, adaptive, path)
+    return [path]
+
+
+def _strategies(rows: Rows, output: Path) -> list[Path]:
+    path = output / "positive-scores.png"
+    figures.trajectories(
+        {name: page.best(runs) for name, runs in rows.items() if name != "no_norm"},
+        {
+            "mean score of training pairs": ("diagnostics", "positive_score"),
+            "recall@20": ("metrics", "recall@20"),
+        },
+        path,
+    )
+    return [path]
+
+
+def _trajectories(rows: Rows, output: Path) -> list[Path]:
+    path = output / "trajectories.png"
+    figures.trajectories(
+        {name: runs[0] for name, runs in rows.items()},
+        {
+            "recall@20": ("metrics", "recall@20"),
+            "Spearman of item norm and popularity": ("diagnostics", "item_norm_popularity"),
+        },
+        path,
+    )
+    return [path]
+
+
+FIGURES: Mapping[str, Callable[[Rows, Path], list[Path]]] = {
+    "normalisation": _normalisation,
+    "curve": _curve,
+    "strategies": _strategies,
+    "trajectories": _trajectories,
+}

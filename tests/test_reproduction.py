@@ -1,0 +1,155 @@
+"""The reproduction's configurations, tables and pages."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from reproduction import arms, page, runs
+from reproduction.arms import Arm, Row
+from reproduction.published import Published
+from reproduction.report import TEXT, write_page
+
+from adaptau_ext.data import synthetic
+from adaptau_ext.training import TrainConfig
+
+TABLES = ("main", "clean", "strategies", "normalisation", "noise", "curve", "trajectories")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(restore_threads: None) -> None:
+    """The tensors are small: threads would cost more than they bring."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set called tiny, and published numbers of one run on it."""
+    root = tmp_path_factory.mktemp("reproduction")
+    made_up = synthetic(0, n_users=60, n_items=80, n_tastes=5, mean_items=12)
+    (root / "data" / "tiny").mkdir(parents=True)
+    for name, rows in (("train", made_up.train), ("test", made_up.test)):
+        lines = [
+            " ".join(map(str, [user, *rows.indices[rows.indptr[user] : rows.indptr[user + 1]]]))
+            for user in range(made_up.n_users)
+        ]
+        (root / "data" / "tiny" / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    published = root / "published"
+    published.mkdir()
+    run = {"dataset": "tiny", "backbone": "mf", "tau_mode": "weight_v0"}
+    files = {
+        "official_results": {**run, "recall@20": "0.5", "ndcg@20": "0.25"},
+        "official_epochs": {**run, "train_seconds": "8", "inv_tau_min": "4", "inv_tau_max": "5"},
+        "paper_results": {
+            "table": "main", "dataset": "tiny", "backbone": "mf", "strategy": "grid_tau",
+            "noise_ratio": "", "recall@20": "0.4", "ndcg@20": "0.2",
+        },
+    }  # fmt: skip
+    for name, row in files.items():
+        with (published / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            writer.writerows([row] * (8 if name == "official_epochs" else 1))
+    return root, published
+
+
+def arm(name: str, **changes: object) -> Arm:
+    settings = {
+        "data": "tiny",
+        "protocol": "paper",
+        "dim": 8,
+        "n_negatives": 16,
+        "epochs": 8,
+        "lr": 0.02,
+    }
+    return Arm(name, {**settings, **changes})
+
+
+def test_every_run_is_a_configuration_and_has_one_name() -> None:
+    found: dict[str, dict[str, object]] = {}
+    for table in TABLES:
+        assert table in TEXT
+        for row in getattr(arms, table)():
+            assert row.arms
+            for one in row.arms:
+                settings = TrainConfig.model_validate({**one.settings, "data": "x"})
+                assert settings.protocol == ("clean" if table == "clean" else "paper")
+                assert found.setdefault(one.name, one.settings) == one.settings
+    configurations = [json.dumps(settings, sort_keys=True) for settings in found.values()]
+    assert len(set(configurations)) == len(configurations)  # nothing is run twice
+    noisy = [s for s in found.values() if s.get("noise")]
+    assert len(noisy) == 2 * 5 * 4
+    budgets = {(s["epochs"], s["lr"]) for name, s in found.items() if name.startswith("short")}
+    assert budgets == {(arms.SHORT["epochs"], arms.SHORT["lr"])}
+
+
+def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path, Path]) -> None:
+    root, published = folders
+    labels = {"dataset": "tiny", "backbone": "mf"}
+    full = arm("main-tiny-mf-adap_tau0", tau="weight_v0")
+    grid = [arm("short-0.05", tau=0.05), arm("short-5", tau=5.0)]
+    rows = [
+        Row("main", {**labels, "strategy": "adap_tau0"}, (full,)),
+        Row("main", {**labels, "strategy": "grid_tau"}, tuple(grid)),
+        Row("main", {**labels, "strategy": "cu_tau"}, (arm("not-there"),)),
+    ]
+    done = [runs.run(one, root / "data", root / "runs", 1) for one in (full, *grid)]
+    assert done[1].test["recall@20"] != done[2].test["recall@20"]
+
+    text = write_page({"main": rows}, root / "runs", Published(published), root / "out")
+    with (root / "out" / "main.csv").open() as file:
+        first, second = csv.DictReader(file)  # the run that is not there has no line
+    assert first["recall published"] == "0.5000" and first["published in"] == "log"
+    ours = done[0].test["recall@20"]
+    assert first["recall difference"] == f"{100 * (ours / 0.5 - 1):+.1f} %"
+    assert first["s/epoch published"] == "8.0" and first["commit"] == done[0].provenance["commit"]
+    late = [e for e in done[0].epochs if e["epoch"] > 5]
+    worst = [max(abs(e[k] / v - 1) for e in late) for k, v in (("inv_tau_min", 4), ("inv_tau_max", 5))]
+    assert first["1/tau differs by"] == ", ".join(f"{100 * w:.1f} %" for w in worst)
+    best = max(done[1:], key=lambda d: d.test["recall@20"])
+    assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
+    assert second["tau chosen"] == f"{best.arm.settings['tau']:g} of 2"
+    assert "| adap_tau0 |" in text and "cu_tau" not in text
+
+
+def test_what_is_done_is_not_run_again(folders: tuple[Path, Path]) -> None:
+    root, _ = folders
+    one = arm("again", tau=0.1, epochs=2)
+    first = runs.run(one, root / "data", root / "runs", 1)
+    written = {path: path.stat().st_mtime_ns for path in (root / "runs" / "again").iterdir()}
+    assert runs.run(one, root / "data", root / "runs", 1) == first
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_figures(folders: tuple[Path, Path]) -> None:
+    root, published = folders
+    made = {
+        mode: arm(f"figure-{mode}", tau=0.1, normalize=normalize, epochs=3)
+        for mode, normalize in arms.MODES.items()
+    }
+    made["adap_tau"] = arm("figure-adap", tau="weight_mean", epochs=3)
+    for one in made.values():
+        runs.run(one, root / "data", root / "runs", 1)
+
+    def rows(**labels: str) -> list[Row]:
+        return [Row("none", {"label": label}, (made[mode],)) for label, mode in labels.items()]
+
+    tables = {
+        "normalisation": rows(**{mode: mode for mode in arms.MODES}),
+        "curve": rows(**{"0.1": "Y-Y", "adap_tau": "adap_tau"}),
+        "strategies": rows(grid_tau="Y-Y", adap_tau="adap_tau"),
+        "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
+    }
+    text = write_page(tables, root / "runs", Published(published), root / "figures")
+    names = ("magnitude", "groups", "curve", "positive-scores", "trajectories")
+    for name in names:
+        assert f"![{name}]({name}.png)" in text
+        assert (root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_empty_columns_are_left_out() -> None:
+    table = page.markdown([{"a": 1, "b": ""}, {"a": 2, "b": "", "c": 3}])
+    assert table == "| a | c |\n| --- | --- |\n| 1 |  |\n| 2 | 3 |\n"
