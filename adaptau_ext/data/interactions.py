@@ -39,6 +39,8 @@ class Interactions:
         test: tuple[np.ndarray, np.ndarray],
         *,
         valid: tuple[np.ndarray, np.ndarray] | None = None,
+        n_users: int = 0,
+        n_items: int = 0,
         cold_users: ColdUsers = "error",
         duplicates: Duplicates = "error",
     ) -> Interactions:
@@ -46,15 +48,17 @@ class Interactions:
 
         Args:
             valid: a part of train.
+            n_users, n_items: at least so many, where some have no pair at all.
             cold_users: what to do with users who have test items but no training items: "error",
                 "drop" their test items, or "keep" (they are scored by an untrained embedding).
             duplicates: "error", or "merge" repeated pairs into one.
         """
         if train[0].size == 0:
             raise DataError(f"{name}: the training data is empty; nothing can be learned from it")
-        n_users = 1 + int(max(train[0].max(), test[0].max(initial=0)))
-        n_items = 1 + int(max(train[1].max(), test[1].max(initial=0)))
-        shape = (n_users, n_items)
+        shape = (
+            max(n_users, 1 + int(max(train[0].max(), test[0].max(initial=0)))),
+            max(n_items, 1 + int(max(train[1].max(), test[1].max(initial=0)))),
+        )
         train_csr = _csr(name, "train", train, shape, duplicates)
         test_csr = _csr(name, "test", test, shape, duplicates)
 
@@ -129,12 +133,12 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
-        """One more than the largest user id of either split."""
+        """Users, those without a pair included."""
         return int(self.train.shape[0])
 
     @property
     def n_items(self) -> int:
-        """One more than the largest item id of either split."""
+        """Items, those without a pair included."""
         return int(self.train.shape[1])
 
     def pairs(self) -> tuple[Tensor, Tensor]:

@@ -28,79 +28,90 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str = Field("synthetic", description='a LightGCN-format folder, or "synthetic"')
+    data: str = Field(default="synthetic", description='a LightGCN-format folder, or "synthetic"')
     protocol: Literal["clean", "paper"] = Field(
-        "clean",
+        default="clean",
         description="clean: train without valid, choose the epoch on valid, test once; paper: train on "
         "everything and choose the epoch on test, as published numbers were",
     )
     valid_fraction: Fraction | None = Field(
-        None, description="of train, cut as valid; default: valid.txt, or 0.1 where there is none"
+        default=None,
+        description="of train, cut as valid; default: valid.txt, or 0.1 where there is none",
     )
     noise: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="interactions that never were, added to train, as a share of it"
+        default=0.0, description="interactions that never were, added to train, as a share of it"
     )
     noise_by: Literal["activity", "user"] = Field(
-        "activity",
+        default="activity",
         description="noise of a user: in proportion to its interactions, or the same for all",
     )
     model: Literal["mf", "lightgcn"] = Field(
-        "mf", description="matrix factorisation, or the same smoothed over the graph"
+        default="mf", description="matrix factorisation, or the same smoothed over the graph"
     )
-    dim: Count = Field(64, description="embedding size d")
-    n_layers: Annotated[int, Field(ge=0)] = Field(3, description="hops of lightgcn")
+    dim: Count = Field(default=64, description="embedding size d")
+    n_layers: Annotated[int, Field(ge=0)] = Field(default=3, description="hops of lightgcn")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="mf: of the batch's user rows; lightgcn: of each hop's output"
+        default=0.0, description="mf: of the batch's user rows; lightgcn: of each hop's output"
     )
-    loss: LossName = Field("softmax", description="ccl is SimpleX's, bsl bilateral softmax")
+    loss: LossName = Field(default="softmax", description="ccl is SimpleX's, bsl bilateral softmax")
     negatives: Negatives | None = Field(
-        None,
+        default=None,
         description="sampled, in_batch or full (the whole catalogue); default: sampled for mf, "
         "in_batch for lightgcn, direct_au and bsl",
     )
-    n_negatives: Count = Field(1024, description="negatives drawn for each interaction, if sampled")
+    n_negatives: Count = Field(
+        default=1024, description="negatives drawn for each interaction, if sampled"
+    )
     normalize: Normalize = Field(
-        "both", description="embeddings that become unit vectors: both, user, item or none"
+        default="both", description="embeddings that become unit vectors: both, user, item or none"
     )
     tau: Literal[Strategy, "learned", "learned_per_user"] | Positive = Field(
-        "weight_mean",
+        default="weight_mean",
         description="weight_v0 (Adap-tau0), weight_mean or weight_ratio (Adap-tau), learned (C-tau), "
         "learned_per_user (Cu-tau), or a fixed number",
     )
     mode: Literal["official", "paper"] = Field(
-        "official", description="Adap-tau as in the published experiments, or as in the paper's text"
+        default="official",
+        description="Adap-tau as in the published experiments, or as in the paper's text",
     )
-    variance: bool = Field(False, description="Adap-tau's form of tau0 with variances")
-    t1: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="quantile of weight_ratio")
+    variance: bool = Field(default=False, description="Adap-tau's form of tau0 with variances")
+    t1: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="quantile of weight_ratio")
     t2: Positive | None = Field(
-        None,
+        default=None,
         description="spread of the users' temperatures: larger = more alike; default 1, paper: 2",
     )
-    positive_tau: Positive = Field(0.1, description="temperature of the positives in bsl")
-    margin: float = Field(0.4, description="of negatives in ccl")
-    negative_weight: Positive = Field(1.0, description="of negatives in ccl")
-    gamma: Positive = Field(1.0, description="weight of uniformity in direct_au")
-    batch_size: Count = Field(2048, description="interactions a step")
-    lr: Positive = Field(1e-3, description="Adam's learning rate")
-    tau_lr: Positive | None = Field(None, description="of learned temperatures; default: lr")
-    l2: Annotated[float, Field(ge=0)] = Field(1e-7, description="weight of the rows used, squared")
-    epochs: Count = Field(20, description="passes over the training interactions, at most")
+    positive_tau: Positive = Field(default=0.1, description="temperature of the positives in bsl")
+    margin: float = Field(default=0.4, description="of negatives in ccl")
+    negative_weight: Positive = Field(default=1.0, description="of negatives in ccl")
+    gamma: Positive = Field(default=1.0, description="weight of uniformity in direct_au")
+    batch_size: Count = Field(default=2048, description="interactions a step")
+    lr: Positive = Field(default=1e-3, description="Adam's learning rate")
+    tau_lr: Positive | None = Field(default=None, description="of learned temperatures; default: lr")
+    l2: Annotated[float, Field(ge=0)] = Field(
+        default=1e-7, description="weight of the rows used, squared"
+    )
+    epochs: Count = Field(default=20, description="passes over the training interactions, at most")
     patience: Count | None = Field(
-        None, description="epochs without a better one after which training stops; default: never"
+        default=None,
+        description="epochs without a better one after which training stops; default: never",
     )
     select_by: str | None = Field(
-        None, description="metric that makes an epoch the best; default: recall at the middle one of ks"
+        default=None,
+        description="metric that makes an epoch the best; default: recall at the middle one of ks",
     )
-    ks: tuple[Count, ...] = Field((10, 20, 50), description="evaluation cut-offs")
-    seed: int = Field(0, description="of initialisation, order, negatives and dropout")
-    cold_users: Literal["error", "drop", "keep"] = Field("error", description="no training items")
-    duplicates: Literal["error", "merge"] = Field("error", description="repeated pairs")
+    ks: tuple[Count, ...] = Field(default=(10, 20, 50), description="evaluation cut-offs")
+    seed: int = Field(default=0, description="of initialisation, order, negatives and dropout")
+    cold_users: Literal["error", "drop", "keep"] = Field(
+        default="error", description="no training items"
+    )
+    duplicates: Literal["error", "merge"] = Field(default="error", description="repeated pairs")
     device: str | None = Field(
-        None, description="cpu or cuda; default: cuda where there is a GPU and this package's kernels"
+        default=None,
+        description="cpu or cuda; default: cuda where there is a GPU and this package's kernels",
     )
-    threads: Count | None = Field(None, description="CPU threads; default: PyTorch's")
+    threads: Count | None = Field(default=None, description="CPU threads; default: PyTorch's")
     output: Path | None = Field(
-        None,
+        default=None,
         description="folder for config.json, metrics.jsonl, results.json, model.pt; default: a new one "
         "in runs/",
     )

@@ -162,6 +162,11 @@ class Trainer:
         self.model.eval()
         with torch.no_grad():
             u, i = self.model.embeddings()
+        if (len(u), len(i)) != (self.data.n_users, self.data.n_items):
+            raise ValueError(
+                f"the model has embeddings of {len(u)} users and {len(i)} items, the data is of "
+                f"{self.data.n_users} users and {self.data.n_items} items"
+            )
         return u.detach(), i.detach()
 
     def evaluate(self, embeddings: tuple[Tensor, Tensor] | None = None) -> Evaluation:

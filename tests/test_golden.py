@@ -1,0 +1,134 @@
+"""Whole epochs against a naive trainer written from the paper and its published settings alone."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.special
+import torch
+from torch import Tensor
+
+from adaptau_ext import reference
+from adaptau_ext.data import Interactions, read_lightgcn, synthetic
+from adaptau_ext.dropout import draw_seed, steps_of
+from adaptau_ext.recipes import RECIPES
+from adaptau_ext.training import EpochResult, TrainConfig, Trainer
+from tests.conftest import PUBLISHED, real_data
+
+EPOCHS, B, N, LR, L2, DROPOUT, T2 = 4, 256, 32, 5e-3, 0.01, 0.1, 0.5
+
+
+@pytest.fixture(scope="module")
+def small() -> Interactions:
+    return synthetic(0, n_users=200, n_items=300, n_tastes=8, mean_items=20)
+
+
+def naive_inv_tau(data: Interactions, losses: np.ndarray | None) -> tuple[float, np.ndarray]:
+    """w0 of the first hundred epochs, and w_u of the mean losses of the epoch before."""
+    degree = np.diff(data.train.indptr)
+    active = degree > np.quantile(degree, 0.2)
+    w0 = math.log(active.sum() * data.n_items / (2 * degree[active].sum())) / 0.7
+    if losses is None:
+        return w0, np.full(data.n_users, w0)
+    x = np.clip((losses - losses.mean()) / T2, np.nextafter(-1 / math.e, 0), 1000)
+    return w0, w0 * np.exp(-scipy.special.lambertw(x).real)
+
+
+def naive_recall(u: Tensor, i: Tensor, data: Interactions, k: int = 20) -> float:
+    """Of cosine scores: a matrix of all of them."""
+    scores = (reference.unit_rows(u) @ reference.unit_rows(i).T).detach().numpy()
+    scores[data.train.toarray() > 0] = -np.inf
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    test = data.test.toarray() > 0
+    hits = np.take_along_axis(test, best, axis=1).sum(1)
+    held_out = test.sum(1)
+    return float((hits[held_out > 0] / held_out[held_out > 0]).mean())
+
+
+def test_epochs_of_mf_are_those_of_plain_pytorch(small: Interactions, restore_threads: None) -> None:
+    """Adap-tau, sampled negatives, dropout, Adam, in float64: temperatures, losses and recall."""
+    torch.set_num_threads(1)
+    config = TrainConfig(
+        protocol="paper", tau="weight_mean", t2=T2, dim=16, batch_size=B, n_negatives=N, lr=LR, l2=L2,
+        dropout=DROPOUT, epochs=EPOCHS, ks=(20,),
+    )  # fmt: skip
+    trainer = Trainer(config, small)
+    tables = [p.detach().double().requires_grad_() for p in trainer.model.parameters()]
+    ours = [event for event in trainer.run() if isinstance(event, EpochResult)]
+
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(tables, lr=LR)
+    users, items = small.pairs()
+    losses = None
+    for result in ours:
+        w0, w = naive_inv_tau(small, losses)
+        sums, counts = np.zeros(small.n_users), np.zeros(small.n_users)
+        low, high, loss_sum = [], [], 0.0
+        for chosen in torch.randperm(len(users), generator=generator).split(B):
+            u, i = users[chosen], items[chosen]
+            dropped = draw_seed(generator)
+            negatives = reference.draw_negatives(len(u), N, small.n_items, draw_seed(generator))
+            rows = tables[0][u]
+            a = reference.unit_rows(reference.dropout(rows, None, 0, steps_of(DROPOUT), dropped))
+            b = reference.unit_rows(tables[1])
+            positive = (a * b[i]).sum(1)
+            scores = torch.einsum("bd,bnd->bn", a, b[negatives])
+            inv_tau = torch.from_numpy(w)[u]
+            softmax = -w0 * positive + torch.logsumexp(inv_tau[:, None] * scores, 1)
+            used = [rows, tables[1][i], tables[1][negatives]]
+            loss = softmax.mean() + L2 * sum(x.square().sum() for x in used) / (2 * len(u))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            unit = (-positive + scores.logsumexp(1)).detach().numpy()
+            np.add.at(sums, u, unit)
+            np.add.at(counts, u, 1)
+            low.append(float(inv_tau.min()))
+            high.append(float(inv_tau.max()))
+            loss_sum += loss.item()
+        losses = sums / counts
+        assert result.inv_tau0 == pytest.approx(w0, rel=1e-6)
+        assert result.inv_tau_min == pytest.approx(np.mean(low), rel=1e-4)
+        assert result.inv_tau_max == pytest.approx(np.mean(high), rel=1e-4)
+        assert result.loss_sum == pytest.approx(loss_sum, rel=1e-5)
+        assert result.metrics["recall@20"] == pytest.approx(naive_recall(*tables, small), abs=2e-3)
+    assert ours[-1].inv_tau_max > 1.2 * ours[-1].inv_tau_min  # temperatures were in it
+    assert ours[-1].metrics["recall@20"] > 1.3 * ours[0].metrics["recall@20"]
+
+
+def test_norms_of_popular_items_grow_fastest_without_normalisation(restore_threads: None) -> None:
+    """The paper's figure of magnitudes: rank correlation of norm and popularity, and growth by group.
+
+    Later the least popular items grow too, away from everybody: so small a set has too few items to
+    share the push of the negatives.
+    """
+    torch.set_num_threads(1)
+    data = synthetic(0, n_users=1500, n_items=1000, n_tastes=30, mean_items=30)
+    config = TrainConfig(
+        protocol="paper", tau=1.0, normalize="none", n_negatives=64, l2=1e-2, batch_size=1024, epochs=12
+    )
+    looks = [e.diagnostics for e in Trainer(config, data).run() if isinstance(e, EpochResult)]
+    assert min(look["item_norm_popularity"] for look in looks[:3]) > 0.6
+    norms = np.array([look["item_norm_by_group"] for look in looks])
+    growth = norms[-1] / norms[0]
+    assert growth[-1] == growth.max() and growth[-1] > 2 * np.median(growth)
+
+
+def test_first_epoch_of_lightgcn_on_gowalla_is_the_published_one() -> None:
+    """w0, loss and accuracy of the log published with the paper's code."""
+    data = read_lightgcn(real_data("gowalla"))
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"published results are not in {PUBLISHED}")
+    with (PUBLISHED / "official_epochs.csv").open() as file:
+        run = {"dataset": "gowalla", "backbone": "lightgcn", "tau_mode": "weight_mean", "epoch": "0"}
+        (log,) = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in run.items())]
+    trainer = Trainer(TrainConfig(**{**RECIPES["gowalla-lightgcn"], "epochs": 1}), data)
+    (result,) = [event for event in trainer.run() if isinstance(event, EpochResult)]
+    assert result.inv_tau0 == pytest.approx(float(log["w0"]), rel=1e-6)
+    assert result.loss_sum == pytest.approx(float(log["loss_sum"]), rel=2e-3)
+    for name in ("recall@20", "ndcg@20", "recall@50"):
+        assert result.metrics[name] == pytest.approx(float(log[name]), rel=0.02)
