@@ -22,6 +22,7 @@ from reproduction.report import write_page
 ROOT = Path(__file__).parents[1]
 TABLES = {
     "main": arms.main,
+    "seconds": arms.seconds,
     "clean": arms.clean,
     "strategies": arms.strategies,
     "normalisation": arms.normalisation,

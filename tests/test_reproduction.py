@@ -16,7 +16,7 @@ from reproduction.report import TEXT, write_page
 from adaptau_ext.data import synthetic
 from adaptau_ext.training import TrainConfig
 
-TABLES = ("main", "clean", "strategies", "normalisation", "noise", "curve", "trajectories")
+TABLES = ("main", "seconds", "clean", "strategies", "normalisation", "noise", "curve", "trajectories")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     run = {"dataset": "tiny", "backbone": "mf", "tau_mode": "weight_v0"}
     files = {
         "official_results": {**run, "recall@20": "0.5", "ndcg@20": "0.25"},
-        "official_epochs": {**run, "train_seconds": "8", "inv_tau_min": "4", "inv_tau_max": "5"},
+        "official_epochs": {**run, "train_seconds": "8", "eval_seconds": "1", "inv_tau_min": "4", "inv_tau_max": "5"},
         "paper_results": {
             "table": "main", "dataset": "tiny", "backbone": "mf", "strategy": "grid_tau",
             "noise_ratio": "", "recall@20": "0.4", "ndcg@20": "0.2",
@@ -113,6 +113,19 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
     assert second["tau chosen"] == f"{best.arm.settings['tau']:g} of 2"
     assert "| adap_tau0 |" in text and "cu_tau" not in text
+
+
+def test_seconds_are_beside_the_published(folders: tuple[Path, Path]) -> None:
+    root, published = folders
+    one = arm("seconds-tiny-mf", tau="weight_v0", epochs=3)
+    done = runs.run(one, root / "data", root / "runs", 1)
+    row = Row("seconds", {"dataset": "tiny", "backbone": "mf", "strategy": "adap_tau0"}, (one,))
+    cells = page.seconds(row, [done], Published(published))
+    middle = sorted(e["train_seconds"] for e in done.epochs)[1]
+    assert cells["epoch, s"] == f"{middle:.2f}" and cells["epoch, published"] == "8.00"
+    assert cells["epoch, times"] == f"{middle / 8:.2f}"
+    middle = sorted(e["eval_seconds"] for e in done.epochs)[1]
+    assert cells["evaluation, times"] == f"{middle / 0.5:.2f}"  # a log's row has two
 
 
 def test_what_is_done_is_not_run_again(folders: tuple[Path, Path]) -> None:

@@ -174,6 +174,27 @@ def test_every_loss_trains_every_model(small: Interactions, model: str, loss: st
     assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
 
 
+@pytest.mark.parametrize("negatives", ["sampled", "in_batch"])
+def test_regulariser_of_a_pointwise_loss(small: Interactions, negatives: str) -> None:
+    """|rows used|^2 / 2 over the batch: users', positives', and each drawn negative's."""
+    settings = config(loss="bpr", tau=1, normalize="none", negatives=negatives, n_negatives=3, l2=1.0)
+    trainer = Trainer(settings, small)
+    users, items = next(trainer.batches())
+    state = trainer.generator.get_state()
+    u, i = (p.detach() for p in trainer.model.embeddings())
+    squares = u[users].square().sum() + i[items].square().sum()
+    if negatives == "sampled":
+        generator = torch.Generator()
+        generator.set_state(state)
+        drawn = reference.draw_negatives(len(users), 3, small.n_items, draw_seed(generator))
+        squares = squares + i[drawn].square().sum()
+    expected = float(squares) / (2 * len(users))
+    regularised = float(trainer.step(users, items))
+    plain = Trainer(settings.model_copy(update={"l2": 0.0}), small)
+    assert torch.equal(next(plain.batches())[0], users)
+    assert regularised - float(plain.step(users, items)) == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("negatives", ["sampled", "in_batch", "full"])
 @pytest.mark.parametrize("tau", ["weight_mean", "learned", "learned_per_user"])
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])

@@ -79,11 +79,15 @@ def _dense(
     return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
 
 
-def _with_item_squares(rows: Rows, items: Tensor) -> Rows:
-    """Where the catalogue is a parameter and all of it is used: the positives' rows are regularised."""
+def _with_item_squares(rows: Rows, *used: Tensor) -> Rows:
+    """Where the catalogue is a parameter: the rows used are regularised, as often as they are.
+
+    Of a softmax over the whole catalogue those are the positives'.
+    """
     if rows.item_squares is not None:
         return rows
-    return rows._replace(item_squares=rows.i[items].square().sum() / 2)
+    squares = rows.i.square().sum(1)
+    return rows._replace(item_squares=torch.stack([squares[ids].sum() for ids in used]).sum() / 2)
 
 
 def _pointwise(
@@ -91,6 +95,7 @@ def _pointwise(
 ) -> tuple[Tensor, None]:
     u = normalize(rows.u, dim=1) if config.normalize in ("both", "user") else rows.u
     i = normalize(rows.i, dim=1) if config.normalize in ("both", "item") else rows.i
+    used = [items]
     if config.negatives == "in_batch":
         positive, own = (u * i).sum(1), torch.eye(len(u), dtype=torch.bool, device=u.device)
         negatives = (u @ i.T)[~own].view(len(u), -1)
@@ -98,6 +103,7 @@ def _pointwise(
         positive = (u * i[items]).sum(1)
         drawn = draw_negatives(len(u), config.n_negatives, len(i), seed, device=u.device)
         negatives = losses.negative_scores(u, i, drawn)
+        used.append(drawn)
     if config.loss == "ccl":
         loss = losses.cosine_contrastive(
             positive, negatives, margin=config.margin, negative_weight=config.negative_weight
@@ -108,7 +114,7 @@ def _pointwise(
         tau = temperature.of(users)
         function = losses.bpr if config.loss == "bpr" else losses.bce
         loss = function(positive / tau, negatives / tau[:, None])
-    return loss + _regulariser(config, _with_item_squares(rows, items)), None
+    return loss + _regulariser(config, _with_item_squares(rows, *used)), None
 
 
 def _direct_au(

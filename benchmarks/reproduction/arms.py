@@ -117,6 +117,19 @@ def main() -> list[Row]:
     return _full("paper", "main")
 
 
+def seconds() -> list[Row]:
+    """A few epochs of the published runs: their time. On a machine with nothing else to do."""
+    labels = [
+        (dataset, backbone, "adap_tau") for dataset in ("yelp2018", "gowalla") for backbone in BACKBONES
+    ]
+    rows = []
+    for dataset, backbone, name in labels:
+        settings = {**full(dataset, backbone, name).settings, "epochs": 3}
+        row = {"dataset": dataset, "backbone": backbone, "strategy": name}
+        rows.append(Row("seconds", row, (Arm(f"seconds-{dataset}-{backbone}", settings),)))
+    return rows
+
+
 def clean() -> list[Row]:
     """The same, chosen on validation items that are not trained on."""
     return _full("clean", "clean")

@@ -38,6 +38,21 @@ def line(row: Row, runs: list[Done], published: Published) -> Cells:
     return cells
 
 
+def seconds(row: Row, runs: list[Done], published: Published) -> Cells:
+    """Time of an epoch and of an evaluation beside the published log's, which has two of the latter."""
+    done, log = best(runs), published.log(row)
+    cells: Cells = dict(row.labels)
+    cells["threads"] = done.provenance["threads"]
+    for name, key, count in (("epoch", "train_seconds", 1), ("evaluation", "eval_seconds", 2)):
+        ours = median(e[key] for e in done.epochs)
+        theirs = median(float(e[key]) for e in log) / count
+        cells[f"{name}, s"] = f"{ours:.2f}"
+        cells[f"{name}, published"] = f"{theirs:.2f}"
+        cells[f"{name}, times"] = f"{ours / theirs:.2f}"
+    cells["commit"] = done.provenance["commit"]
+    return cells
+
+
 def best(runs: list[Done]) -> Done:
     """By recall@20 on test, as the paper chose temperatures."""
     return max(runs, key=lambda done: done.test["recall@20"])

@@ -44,8 +44,9 @@ class Published:
         return None
 
     def log(self, line: Line) -> list[dict[str, str]]:
-        """The published epochs of a full run, in order; none if there is no log."""
-        return [row for row in self.epochs if _is_full(line) and self._same_run(row, line.labels)]
+        """The published epochs of the same hyper-parameters, in order; none if there is no log."""
+        same = _is_full(line) or line.table == "seconds"
+        return [row for row in self.epochs if same and self._same_run(row, line.labels)]
 
     @staticmethod
     def _same_run(row: dict[str, str], labels: dict[str, str]) -> bool:
