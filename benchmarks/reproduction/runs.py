@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from adaptau_ext.data import Interactions, read_lightgcn
+from adaptau_ext.evaluation import Evaluation
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.run import Run
 
@@ -85,6 +86,13 @@ def load(arm: Arm, runs: Path) -> Done | None:
         json.loads((folder / name).read_text()) for name in ("results.json", "provenance.json")
     )
     return Done(arm, results, [json.loads(line) for line in lines], provenance)
+
+
+def evaluate(arm: Arm, data: Path, runs: Path) -> Evaluation:
+    """Of every test user, by the chosen epoch of an arm that is done."""
+    trainer = Trainer(config(arm, data, None), read(data / arm.settings["data"]))
+    trainer.model.load_state_dict(torch.load(runs / arm.name / "model.pt", weights_only=True))
+    return trainer.evaluate_test()
 
 
 def provenance() -> dict[str, Any]:
