@@ -53,7 +53,7 @@ def main() -> None:
             if fnmatch(arm.name, arguments.only):
                 runs.run(arm, arguments.data, arguments.runs, arguments.threads)
     published = Published(arguments.published)
-    print(write_page(chosen, arguments.runs, published, arguments.output))
+    print(write_page(chosen, arguments.data, arguments.runs, published, arguments.output))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import scipy.stats
 import torch
 from reproduction import arms, page, runs
 from reproduction.arms import Arm, Row
@@ -99,7 +100,7 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
     done = [runs.run(one, root / "data", root / "runs", 1) for one in (full, *grid)]
     assert done[1].test["recall@20"] != done[2].test["recall@20"]
 
-    text = write_page({"main": rows}, root / "runs", Published(published), root / "out")
+    text = write_page({"main": rows}, root / "data", root / "runs", Published(published), root / "out")
     with (root / "out" / "main.csv").open() as file:
         first, second = csv.DictReader(file)  # the run that is not there has no line
     assert first["recall published"] == "0.5000" and first["published in"] == "log"
@@ -113,6 +114,26 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
     assert second["tau chosen"] == f"{best.arm.settings['tau']:g} of 2"
     assert "| adap_tau0 |" in text and "cu_tau" not in text
+
+
+def test_strategies_are_compared_user_by_user(folders: tuple[Path, Path]) -> None:
+    root, published = folders
+    pair = [arm("paired-0", tau="weight_v0"), arm("paired-1", tau="weight_mean")]
+    labels = {"dataset": "tiny", "backbone": "mf"}
+    rows = [
+        Row("clean", {**labels, "strategy": name}, (one,))
+        for name, one in zip(("adap_tau0", "adap_tau"), pair, strict=True)
+    ]
+    runs.run(pair[0], root / "data", root / "runs", 1)
+    page_of_one = write_page({"clean": rows}, root / "data", root / "runs", Published(published), root)
+    assert "Wilcoxon" not in page_of_one
+    second = runs.run(pair[1], root / "data", root / "runs", 1)
+    write_page({"clean": rows}, root / "data", root / "runs", Published(published), root)
+    values = [runs.evaluate(one, root / "data", root / "runs").values["recall@20"] for one in pair]
+    assert values[1].mean() == pytest.approx(second.test["recall@20"])  # the chosen epoch's model
+    with (root / "clean-paired.csv").open() as file:
+        recall = next(row for row in csv.DictReader(file) if row["metric"] == "recall@20")
+    assert recall["t test, p"] == f"{scipy.stats.ttest_rel(*values).pvalue:.1e}"
 
 
 def test_seconds_are_beside_the_published(folders: tuple[Path, Path]) -> None:
@@ -156,7 +177,7 @@ def test_figures(folders: tuple[Path, Path]) -> None:
         "strategies": rows(grid_tau="Y-Y", adap_tau="adap_tau"),
         "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
     }
-    text = write_page(tables, root / "runs", Published(published), root / "figures")
+    text = write_page(tables, root / "data", root / "runs", Published(published), root / "figures")
     names = ("magnitude", "groups", "curve", "positive-scores", "trajectories")
     for name in names:
         assert f"![{name}]({name}.png)" in text

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
+
+from adaptau_ext.evaluation import compare
 
 from . import figures, page
 from .arms import NOISE_TAUS, RATIOS, SHORT, Row
 from .published import Published
-from .runs import Done, load
+from .runs import Done, evaluate, load
 
 _SHORT = (
     f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared; otherwise the\
@@ -53,7 +56,9 @@ TEXT: Mapping[str, tuple[str, str]] = {
 Rows = dict[str, list[Done]]  # finished runs by the last label of their row
 
 
-def write_page(tables: Mapping[str, list[Row]], runs: Path, published: Published, output: Path) -> str:
+def write_page(
+    tables: Mapping[str, list[Row]], data: Path, runs: Path, published: Published, output: Path
+) -> str:
     """README.md, a CSV file a table and the figures; returns the page."""
     output.mkdir(parents=True, exist_ok=True)
     parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py`\n"]
@@ -66,6 +71,9 @@ def write_page(tables: Mapping[str, list[Row]], runs: Path, published: Published
         title, text = TEXT[name]
         page.write_csv(lines, output / f"{name}.csv")
         parts.append(f"## {title}\n\n{text}\n\n{page.markdown(lines)}")
+        if name in PAIRED and (tests := _paired(rows, data, runs)):
+            page.write_csv(tests, output / f"{name}-paired.csv")
+            parts.append(f"Adap-tau against Adap-tau0, paired over users:\n\n{page.markdown(tests)}")
         if name in FIGURES:
             by_label = {list(row.labels.values())[-1]: done[id(row)] for row in rows if done[id(row)]}
             drawn = FIGURES[name](by_label, output)
@@ -73,6 +81,26 @@ def write_page(tables: Mapping[str, list[Row]], runs: Path, published: Published
     text = "\n".join(parts)
     (output / "README.md").write_text(text)
     return text
+
+
+PAIRED = ("main", "clean")
+
+
+def _paired(rows: list[Row], data: Path, runs: Path) -> list[page.Cells]:
+    """Of runs that follow each other and differ in the strategy alone, if both are done."""
+    lines: list[page.Cells] = []
+    for first, second in pairwise(rows):
+        where = {k: v for k, v in second.labels.items() if k != "strategy"}
+        arms = [row.arms[0] for row in (first, second)]
+        same = where == {k: v for k, v in first.labels.items() if k != "strategy"}
+        if not same or any(load(arm, runs) is None for arm in arms):
+            continue
+        for test in compare(*(evaluate(arm, data, runs) for arm in arms)):
+            if test.metric in ("recall@20", "ndcg@20"):
+                p_values = {"t test, p": f"{test.t_p:.1e}", "Wilcoxon, p": f"{test.wilcoxon_p:.1e}"}
+                means = {"Adap-tau0": f"{test.first:.4f}", "Adap-tau": f"{test.second:.4f}"}
+                lines.append({**where, "metric": test.metric, **means, **p_values})
+    return lines
 
 
 def _normalisation(rows: Rows, output: Path) -> list[Path]:
