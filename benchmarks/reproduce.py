@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 TABLES = {
     "main": arms.main,
     "seconds": arms.seconds,
+    "search": arms.search,
     "clean": arms.clean,
     "strategies": arms.strategies,
     "normalisation": arms.normalisation,

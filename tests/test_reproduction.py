@@ -17,7 +17,17 @@ from reproduction.report import TEXT, write_page
 from adaptau_ext.data import synthetic
 from adaptau_ext.training import TrainConfig
 
-TABLES = ("main", "seconds", "clean", "strategies", "normalisation", "noise", "curve", "trajectories")
+TABLES = (
+    "main",
+    "seconds",
+    "search",
+    "clean",
+    "strategies",
+    "normalisation",
+    "noise",
+    "curve",
+    "trajectories",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +87,7 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
             assert row.arms
             for one in row.arms:
                 settings = TrainConfig.model_validate({**one.settings, "data": "x"})
-                assert settings.protocol == ("clean" if table == "clean" else "paper")
+                assert settings.protocol == ("clean" if table in ("clean", "search") else "paper")
                 assert found.setdefault(one.name, one.settings) == one.settings
     configurations = [json.dumps(settings, sort_keys=True) for settings in found.values()]
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
@@ -134,6 +144,15 @@ def test_strategies_are_compared_user_by_user(folders: tuple[Path, Path]) -> Non
     with (root / "clean-paired.csv").open() as file:
         recall = next(row for row in csv.DictReader(file) if row["metric"] == "recall@20")
     assert recall["t test, p"] == f"{scipy.stats.ttest_rel(*values).pvalue:.1e}"
+
+
+def test_hyper_parameters_are_chosen_on_validation_items(folders: tuple[Path, Path]) -> None:
+    root, published = folders
+    one = arm("search-tiny", tau="weight_v0", protocol="clean", epochs=3)
+    done = runs.run(one, root / "data", root / "runs", 1)
+    cells = page.validation(Row("search", {"lr": "0.02"}, (one,)), [done], Published(published))
+    best = max(epoch["metrics"]["recall@20"] for epoch in done.epochs)
+    assert cells["recall@20 of validation items"] == f"{best:.4f}" != f"{done.test['recall@20']:.4f}"
 
 
 def test_seconds_are_beside_the_published(folders: tuple[Path, Path]) -> None:

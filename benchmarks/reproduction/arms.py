@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from adaptau_ext.recipes import RECIPES
@@ -24,6 +25,14 @@ GRID: dict[str, Sequence[float]] = {
     "N-N": (0.1, 0.3, 1.0),
 }
 NOISE_TAUS = (0.08, 0.1, 0.12)
+# ml-1m has no published hyper-parameters: chosen on a tenth of train, cut as validation items.
+SEARCH: dict[str, dict[str, Sequence[float]]] = {
+    "mf": {"lr": (1e-3, 1e-4), "l2": (1e-7, 1e-3, 1e-1), "dropout": (0.0, 0.1)},
+    "lightgcn": {"lr": (1e-3,), "l2": (1e-5, 1e-3, 1e-1), "dropout": (0.0, 0.1)},
+}
+SEARCH_BUDGET: dict[str, Any] = {
+    "protocol": "clean", "valid_fraction": 0.1, "epochs": 100, "patience": 10
+}  # fmt: skip
 LONG: dict[str, Any] = {"epochs": 500}  # on a small data set
 
 
@@ -127,6 +136,25 @@ def seconds() -> list[Row]:
         settings = {**full(dataset, backbone, name).settings, "epochs": 3}
         row = {"dataset": dataset, "backbone": backbone, "strategy": name}
         rows.append(Row("seconds", row, (Arm(f"seconds-{dataset}-{backbone}", settings),)))
+    return rows
+
+
+def search() -> list[Row]:
+    """Hyper-parameters for ml-1m, with one temperature for all users."""
+    rows = []
+    for backbone, grid in SEARCH.items():
+        for values in product(*grid.values()):
+            chosen = dict(zip(grid, values, strict=True))
+            labels = {name: f"{value:g}" for name, value in chosen.items()}
+            settings = {
+                "data": "ml-1m",
+                "model": backbone,
+                "tau": "weight_v0",
+                **SEARCH_BUDGET,
+                **chosen,
+            }
+            name = "-".join(["search-ml-1m", backbone, *labels.values()])
+            rows.append(Row("search", {"backbone": backbone, **labels}, (Arm(name, settings),)))
     return rows
 
 

@@ -38,6 +38,19 @@ def line(row: Row, runs: list[Done], published: Published) -> Cells:
     return cells
 
 
+def validation(row: Row, runs: list[Done], published: Published) -> Cells:
+    """What hyper-parameters are chosen by: nothing of test."""
+    done = best(runs)
+    names = ("recall@20", "ndcg@20")
+    metrics = {f"{name} of validation items": f"{done.results['best'][name]:.4f}" for name in names}
+    return {
+        **row.labels,
+        **metrics,
+        "epoch": done.results["best_epoch"],
+        "commit": done.provenance["commit"],
+    }
+
+
 def seconds(row: Row, runs: list[Done], published: Published) -> Cells:
     """Time of an epoch and of an evaluation beside the published log's, which has two of the latter."""
     done, log = best(runs), published.log(row)

@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptau_ext.evaluation import compare
 
 from . import figures, page
-from .arms import NOISE_TAUS, RATIOS, SHORT, Row
+from .arms import NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
 from .published import Published
 from .runs import Done, evaluate, load
 
@@ -27,6 +27,11 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "Seconds",
         "Medians of three epochs and of three evaluations of all test users at 10, 20 and 50, on two cores without a "
         "GPU, beside the seconds of the published log, which are of an unnamed GPU.",
+    ),
+    "search": (
+        "Hyper-parameters for MovieLens-1M",
+        "None were published. A tenth of train is cut as validation items; one temperature for all users "
+        f"(`weight_v0`), at most {SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best.",
     ),
     "clean": (
         "The same by the clean protocol",
@@ -64,7 +69,7 @@ def write_page(
     parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py`\n"]
     for name, rows in tables.items():
         done = {id(row): [d for arm in row.arms if (d := load(arm, runs)) is not None] for row in rows}
-        line = page.seconds if name == "seconds" else page.line
+        line = {"seconds": page.seconds, "search": page.validation}.get(name, page.line)
         lines = [line(row, done[id(row)], published) for row in rows if done[id(row)]]
         if not lines:
             continue
