@@ -167,9 +167,13 @@ __global__ void __launch_bounds__(kThreads, 1) hop_kernel(Hop hop) {
       const uint32_t column = first_column + Shape::column(k / 4);
       const PhiloxWords words =
           draw_words(hop.dropout.seed, table_row, column / kDropoutColumns, 0);
+      // four of the block's eight; no index that is known late, which would put words in memory
+      const bool later = column % kDropoutColumns != 0;
+      const PhiloxWords four{
+          {later ? words.word[2] : words.word[0], later ? words.word[3] : words.word[1]}};
 #pragma unroll
       for (int i = 0; i < 4; ++i)
-        if (dropout_bits(words, column + i) < hop.dropout.steps) sum.x[k + i] = 0;
+        if (dropout_bits(four, i) < hop.dropout.steps) sum.x[k + i] = 0;
     }
   }
   const int columns = hop.d - first_column;
