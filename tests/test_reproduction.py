@@ -73,6 +73,7 @@ def arm(name: str, **changes: object) -> Arm:
         "protocol": "paper",
         "dim": 8,
         "n_negatives": 16,
+        "l2": 1e-7,
         "epochs": 8,
         "lr": 0.02,
     }
@@ -93,8 +94,9 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
     noisy = [s for s in found.values() if s.get("noise")]
     assert len(noisy) == 2 * 5 * 4
-    budgets = {(s["epochs"], s["lr"]) for name, s in found.items() if name.startswith("short")}
-    assert budgets == {(arms.SHORT["epochs"], arms.SHORT["lr"])}
+    for prefix, budget in (("short", arms.SHORT), ("converged", arms.CONVERGED)):
+        chosen = [settings for name, settings in found.items() if name.startswith(prefix)]
+        assert len(chosen) > 10 and all(budget.items() <= settings.items() for settings in chosen)
 
 
 def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path, Path]) -> None:
@@ -122,7 +124,7 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
     assert first["1/tau differs by"] == ", ".join(f"{100 * w:.1f} %" for w in worst)
     best = max(done[1:], key=lambda d: d.test["recall@20"])
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
-    assert second["tau chosen"] == f"{best.arm.settings['tau']:g} of 2"
+    assert second["chosen"] == f"tau {best.arm.settings['tau']:g}, l2 1e-07 of 2"
     assert "| adap_tau0 |" in text and "cu_tau" not in text
 
 
@@ -193,7 +195,6 @@ def test_figures(folders: tuple[Path, Path]) -> None:
     tables = {
         "normalisation": rows(**{mode: mode for mode in arms.MODES}),
         "curve": rows(**{"0.1": "Y-Y", "adap_tau": "adap_tau"}),
-        "strategies": rows(grid_tau="Y-Y", adap_tau="adap_tau"),
         "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
     }
     text = write_page(tables, root / "data", root / "runs", Published(published), root / "figures")

@@ -20,7 +20,8 @@ def line(row: Row, runs: list[Done], published: Published) -> Cells:
     theirs, log = published.of(row), published.log(row)
     cells: Cells = dict(row.labels)
     if len(row.arms) > 1:
-        cells["tau chosen"] = f"{done.arm.settings['tau']:g} of {len(runs)}"
+        chosen = done.arm.settings
+        cells["chosen"] = f"tau {chosen['tau']:g}, l2 {chosen['l2']:g} of {len(runs)}"
     for name, ours in (("recall", done.test["recall@20"]), ("ndcg", done.test["ndcg@20"])):
         cells[f"{name}@20"] = f"{ours:.4f}"
         if theirs is not None:

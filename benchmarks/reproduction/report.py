@@ -9,14 +9,15 @@ from pathlib import Path
 from adaptau_ext.evaluation import compare
 
 from . import figures, page
-from .arms import NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
+from .arms import CONVERGED, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
 from .published import Published
 from .runs import Done, evaluate, load
 
 _SHORT = (
-    f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared; otherwise the\
- published hyper-parameters"
+    f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared, otherwise the published "
+    "hyper-parameters: it is the order that counts"
 )
+_CONVERGED = f"The published hyper-parameters, lr {CONVERGED['lr']:g}, until {CONVERGED['patience']} epochs without a better one"
 TEXT: Mapping[str, tuple[str, str]] = {
     "main": (
         "Adap-tau0 and Adap-tau in full",
@@ -39,17 +40,17 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "is looked at once. These are the numbers that users would see; the published ones are not comparable.",
     ),
     "strategies": (
-        "All strategies, Yelp2018, MF",
-        f"{_SHORT}. The best fixed temperature is chosen on test, as in the paper.",
+        "The other strategies, Yelp2018, MF",
+        f"{_CONVERGED}. Temperature and weight of the regulariser are the best of a grid, chosen on test as in the paper.",
     ),
     "normalisation": (
         "Which embeddings are normalised: users', items'",
-        f"{_SHORT}. For each row the best fixed temperature of a grid, chosen on test.",
+        f"{_CONVERGED}. Temperature and weight of the regulariser are the best of a grid, chosen on test.",
     ),
     "noise": (
         "Interactions that never were",
-        f"{_SHORT}. Ratios {RATIOS[0]:g} to {RATIOS[-1]:g} of train, added in proportion to a user's activity or "
-        f"the same for all users; fixed temperatures from {', '.join(f'{tau:g}' for tau in NOISE_TAUS)}.",
+        f"Yelp2018, MF, {_SHORT}. Ratios {RATIOS[0]:g} to {RATIOS[-1]:g} of train, added in proportion to a user's "
+        f"activity or the same for all; fixed temperatures from {', '.join(f'{tau:g}' for tau in NOISE_TAUS)}.",
     ),
     "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}."),
     "trajectories": (
@@ -123,20 +124,16 @@ def _curve(rows: Rows, output: Path) -> list[Path]:
     fixed = {float(name): runs[0] for name, runs in rows.items() if name not in adaptive}
     path = output / "curve.png"
     figures.curve(fixed, adaptive, path)
-    return [path]
-
-
-def _strategies(rows: Rows, output: Path) -> list[Path]:
-    path = output / "positive-scores.png"
+    scores = output / "positive-scores.png"
     figures.trajectories(
-        {name: page.best(runs) for name, runs in rows.items() if name != "no_norm"},
+        {f"tau {tau:g}": done for tau, done in fixed.items()} | adaptive,
         {
             "mean score of training pairs": ("diagnostics", "positive_score"),
             "recall@20": ("metrics", "recall@20"),
         },
-        path,
+        scores,
     )
-    return [path]
+    return [path, scores]
 
 
 def _trajectories(rows: Rows, output: Path) -> list[Path]:
@@ -155,6 +152,5 @@ def _trajectories(rows: Rows, output: Path) -> list[Path]:
 FIGURES: Mapping[str, Callable[[Rows, Path], list[Path]]] = {
     "normalisation": _normalisation,
     "curve": _curve,
-    "strategies": _strategies,
     "trajectories": _trajectories,
 }
