@@ -118,14 +118,37 @@ def test_norms_of_popular_items_grow_fastest_without_normalisation(restore_threa
     assert growth[-1] == growth.max() and growth[-1] > 2 * np.median(growth)
 
 
+def published(name: str) -> list[dict[str, str]]:
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"published results are not in {PUBLISHED}")
+    with (PUBLISHED / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_recipes_are_the_published_settings() -> None:
+    for row in published("official_results"):
+        name = f"{row['dataset']}-{row['backbone']}"
+        recipe = RECIPES[name + ("-tau0" if row["tau_mode"] == "weight_v0" else "")]
+        config = TrainConfig(**recipe)
+        assert (config.model, config.tau) == (row["backbone"], row["tau_mode"])
+        for key, column in (
+            ("batch_size", "batch_size"), ("n_negatives", "n_negatives"), ("lr", "lr"), ("l2", "l2"),
+            ("epochs", "epochs_run"),
+        ):  # fmt: skip
+            assert getattr(config, key) == float(row[column]), (name, key)
+        assert config.dropout == (0.1 if row["dropout"] == "True" else 0)
+        if config.tau != "weight_v0":
+            assert (config.t2 or 1) == float(row["temperature_t2"])
+        if config.tau == "weight_ratio":
+            assert config.t1 == float(row["temperature_t1"])
+
+
 def test_first_epoch_of_lightgcn_on_gowalla_is_the_published_one() -> None:
     """w0, loss and accuracy of the log published with the paper's code."""
     data = read_lightgcn(real_data("gowalla"))
-    if not PUBLISHED.is_dir():
-        pytest.skip(f"published results are not in {PUBLISHED}")
-    with (PUBLISHED / "official_epochs.csv").open() as file:
-        run = {"dataset": "gowalla", "backbone": "lightgcn", "tau_mode": "weight_mean", "epoch": "0"}
-        (log,) = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in run.items())]
+    run = {"dataset": "gowalla", "backbone": "lightgcn", "tau_mode": "weight_mean", "epoch": "0"}
+    logs = published("official_epochs")
+    (log,) = [row for row in logs if all(row[k] == v for k, v in run.items())]
     trainer = Trainer(TrainConfig(**{**RECIPES["gowalla-lightgcn"], "epochs": 1}), data)
     (result,) = [event for event in trainer.run() if isinstance(event, EpochResult)]
     assert result.inv_tau0 == pytest.approx(float(log["w0"]), rel=1e-6)
