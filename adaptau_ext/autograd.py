@@ -253,10 +253,11 @@ def _propagate(
 
 
 def _propagate_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x_users, x_items, *graph, ctx.n_layers, ctx.mean, users, items, given_users, given_items = inputs[
-        :-2
-    ]
-    ctx.dropout = inputs[-2:]
+    *tensors_and_layers, dropout, seed = inputs
+    x_users, x_items, *graph, ctx.n_layers, ctx.mean, users, items, given_users, given_items = (
+        tensors_and_layers
+    )
+    ctx.dropout = dropout, seed
     ctx.dtypes = x_users.dtype, x_items.dtype
     ctx.save_for_backward(*graph, users, items, given_users, given_items)
 

@@ -156,9 +156,7 @@ class BipartiteGraph:
 
         steps = steps_of(dropout)
         seed = draw_seed(generator) if steps > 0 else 0
-        check_devices(
-            x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
-        )
+        self._check_devices(x_users, x_items, users, items)
         layers: tuple[Tensor, Tensor] = _Layers.apply(  # type: ignore[no-untyped-call]
             x_users, x_items, users, items, self._adjacency, n_layers, steps, seed
         )
@@ -173,13 +171,18 @@ class BipartiteGraph:
         users: Tensor | None,
         items: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        check_devices(
-            x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
-        )
+        self._check_devices(x_users, x_items, users, items)
         result: tuple[Tensor, Tensor] = _ops.propagate(
             x_users, x_items, *self._adjacency, n_layers, mean, users, items
         )
         return result
+
+    def _check_devices(
+        self, x_users: Tensor, x_items: Tensor, users: Tensor | None, items: Tensor | None
+    ) -> None:
+        check_devices(
+            x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
+        )
 
 
 class _Layers(torch.autograd.Function):
@@ -201,13 +204,17 @@ class _Layers(torch.autograd.Function):
         ctx.settings = n_layers, steps, seed
         ctx.dtypes = x_users.dtype, x_items.dtype
         e = tuple(x.to(compute_dtype(x)) for x in (x_users, x_items))
-        ids = users, items
-        layers = [[x if at is None else x[at] for x, at in zip(e, ids, strict=True)]]
+        ids, everything = (users, items), (None, None)
+
+        def select(at: tuple[Tensor | None, ...]) -> list[Tensor]:
+            return [x if i is None else x[i] for x, i in zip(e, at, strict=True)]
+
+        layers = [select(ids)]
         for hop in range(1, n_layers + 1):
-            wanted = ids if hop == n_layers else (None, None)
+            last = hop == n_layers  # computed for the rows wanted alone
+            wanted = ids if last else everything
             e = _ops.propagate(*e, *adjacency, 1, False, *wanted, None, None, steps, seed + hop)
-            rest = (None, None) if hop == n_layers else ids
-            layers.append([x if at is None else x[at] for x, at in zip(e, rest, strict=True)])
+            layers.append(select(everything if last else ids))
         users_out, items_out = (torch.stack(side) for side in zip(*layers, strict=True))
         return users_out, items_out
 

@@ -79,15 +79,17 @@ def _dense(
     return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
 
 
-def _with_item_squares(rows: Rows, *used: Tensor) -> Rows:
-    """Where the catalogue is a parameter: the rows used are regularised, as often as they are.
+def _with_item_squares(rows: Rows, positives: Tensor, drawn: Tensor | None = None) -> Rows:
+    """Where the catalogue is a parameter: the positives' rows, and drawn negatives' as often as drawn.
 
-    Of a softmax over the whole catalogue those are the positives'.
+    Of a softmax over the whole catalogue the positives' alone.
     """
     if rows.item_squares is not None:
         return rows
-    squares = rows.i.square().sum(1)
-    return rows._replace(item_squares=torch.stack([squares[ids].sum() for ids in used]).sum() / 2)
+    squares = rows.i[positives].square().sum()
+    if drawn is not None:  # not row by row: [B, N, d] would be large
+        squares = squares + rows.i.square().sum(1)[drawn].sum()
+    return rows._replace(item_squares=squares / 2)
 
 
 def _pointwise(
@@ -95,7 +97,7 @@ def _pointwise(
 ) -> tuple[Tensor, None]:
     u = normalize(rows.u, dim=1) if config.normalize in ("both", "user") else rows.u
     i = normalize(rows.i, dim=1) if config.normalize in ("both", "item") else rows.i
-    used = [items]
+    drawn = None
     if config.negatives == "in_batch":
         positive, own = (u * i).sum(1), torch.eye(len(u), dtype=torch.bool, device=u.device)
         negatives = (u @ i.T)[~own].view(len(u), -1)
@@ -103,7 +105,6 @@ def _pointwise(
         positive = (u * i[items]).sum(1)
         drawn = draw_negatives(len(u), config.n_negatives, len(i), seed, device=u.device)
         negatives = losses.negative_scores(u, i, drawn)
-        used.append(drawn)
     if config.loss == "ccl":
         loss = losses.cosine_contrastive(
             positive, negatives, margin=config.margin, negative_weight=config.negative_weight
@@ -114,7 +115,7 @@ def _pointwise(
         tau = temperature.of(users)
         function = losses.bpr if config.loss == "bpr" else losses.bce
         loss = function(positive / tau, negatives / tau[:, None])
-    return loss + _regulariser(config, _with_item_squares(rows, *used)), None
+    return loss + _regulariser(config, _with_item_squares(rows, items, drawn)), None
 
 
 def _direct_au(

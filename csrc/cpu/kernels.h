@@ -182,6 +182,7 @@ struct Kernels {
 
   // out[i] = dot(n, a[i], b[i]); several chains at once hide each other's latency
   void (*dots)(int64_t count, int64_t n, const T* const* a, const T* const* b, T* out);
+  // the same with one b
   void (*dots_with)(int64_t count, int64_t n, const T* const* a, const T* b, T* out);
   T (*dot)(int64_t n, const T* a, const T* b);         // one multiply-add a k, in order
   void (*axpy)(int64_t n, T alpha, const T* x, T* y);  // y += alpha x

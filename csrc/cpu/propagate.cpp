@@ -207,8 +207,8 @@ class Propagation {
     const bool all = !last || side.wanted.all();
     const bool lists_in_place = all && source.table.has_all;
     const Buffer<int32_t> list(lists_in_place ? 0 : run.edges);
-    const T mean = p_.mean ? T(1) / static_cast<T>(p_.n_layers + 1) : T(1);
-    const T kept = last ? static_cast<T>(p_.dropout.factor()) : T(1);
+    const T last_factor =
+        p_.mean ? T(1) / static_cast<T>(p_.n_layers + 1) : static_cast<T>(p_.dropout.factor());
     const int64_t first_table_row = run.side == 0 ? 0 : source.rows;
     int64_t starts[kBlock + 1] = {0}, table_row[kBlock];
     T scale[kBlock], own_scale[kBlock];
@@ -222,7 +222,7 @@ class Propagation {
     g.own = p_.mean ? own : nullptr;
     g.own_scale = own_scale;
     g.table_row = table_row;
-    if (last) g.dropout = p_.dropout;
+    g.dropout = p_.dropout;
     g.stream = all && (side.rows + source.rows) * ld_ * int64_t{sizeof(T)} >= kStreamBytes &&
                reinterpret_cast<uintptr_t>(to) % kRowAlign == 0;
     for (int64_t first = run.first; first < run.last; first += kBlock) {
@@ -230,7 +230,7 @@ class Propagation {
       for (int64_t r = 0; r < g.rows; ++r) {
         const int64_t node = all ? first + r : side.wanted.ids[first + r];
         const T c = side.inverse_root[node];
-        own_scale[r] = last ? mean * kept : c;
+        own_scale[r] = last ? last_factor : c;
         table_row[r] = first_table_row + node;
         scale[r] = own_scale[r] * c;
         own[r] = own_row(side, node);

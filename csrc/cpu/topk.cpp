@@ -3,9 +3,8 @@
 // Each user keeps a list of the best candidates so far and the key that a new one must reach
 // (candidate_lists.h). Two scans find candidates, a panel of 48 items against 48 users at a time:
 //   float   scores the tile in float and compares keys;
-//   bytes   compares integer sums with a bound that misses nothing, and scores the few that are
-//   left
-//           in the end (byte_scan.h). Where many pass (ties without end, rows that bytes cannot
+//   bytes   compares integer sums with a bound that misses nothing, and scores in the end the few
+//           that are left (byte_scan.h). Where many pass (ties without end, rows that bytes cannot
 //           hold) the tile is scored in float after all.
 // Both give the same result to the bit: a score is always the same chain of multiply-adds.
 #include <type_traits>

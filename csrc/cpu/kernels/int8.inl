@@ -110,6 +110,7 @@ ADAPTAU_INLINE Floats int8_error(const Int8Panel& panel, const Int8Users& users,
 // Squares below 2^-150 vanish, up to 3.4e-21 of a norm. With a scale of at least this, the margins
 // of residual and centred norm are wider.
 constexpr float kInt8SmallestScale = 1e-12f;
+
 // su sp where it is far from over- and underflow, so that all of the above is too, and where |u||x|
 // is so far below the largest float that no partial sum of a score overflows; else NaN.
 ADAPTAU_INLINE Floats int8_scale(const Int8Panel& panel, const Int8Users& users, int64_t l) {
