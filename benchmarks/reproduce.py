@@ -4,8 +4,8 @@
     python benchmarks/reproduce.py normalisation      which embeddings are normalised
     python benchmarks/reproduce.py all --page         the page of what is done, without running anything
 
-Resumable: what is done is kept, and a run that was killed goes on at its last checkpoint. Several processes
-may share the work with --only. Data sets are folders of LightGCN-format text in --data; published numbers
+Resumable: what is done is kept in --output, and a run that was killed goes on at its last checkpoint, in
+--work. Several processes may share the work with --only. Data sets are folders of LightGCN-format text in --data; published numbers
 are CSV files in --published.
 """
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], help="what to reproduce")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--published", type=Path, default=ROOT.parent / "shared" / "reference")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reproduction")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "reproduction", help="checkpoints")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "reproduction")
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
     parser.add_argument("--only", default="*", help="runs whose name matches, like main-gowalla-*")
@@ -48,13 +48,15 @@ def main() -> None:
     arguments = parser.parse_args()
     names = TABLES if "all" in arguments.tables else arguments.tables
     chosen = {name: TABLES[name]() for name in names}
+    records = arguments.output / "records"
+    folders = runs.Folders(arguments.data, arguments.work, records)
     if not arguments.page:
         wanted = {arm.name: arm for rows in chosen.values() for row in rows for arm in row.arms}
         for arm in wanted.values():  # tables share some
             if fnmatch(arm.name, arguments.only):
-                runs.run(arm, arguments.data, arguments.runs, arguments.threads)
+                runs.run(arm, folders, arguments.threads)
     published = Published(arguments.published)
-    print(write_page(chosen, arguments.data, arguments.runs, published, arguments.output))
+    print(write_page(chosen, records, published, arguments.output))
 
 
 if __name__ == "__main__":

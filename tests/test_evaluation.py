@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from adaptau_ext.evaluation import (
     Evaluation,
+    UserMetrics,
     beyond_accuracy,
     compare,
     evaluate,
@@ -162,3 +164,15 @@ def test_paired_tests() -> None:
         compare(result(a), result(a[:9]))
     with pytest.raises(ValueError, match="at least two users, got 1"):
         compare(result(a[:1]), result(a[:1]))
+
+
+def test_users_metrics_are_kept_in_a_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = {"recall@20": rng.random(50), "ndcg@20": rng.random(50)}
+    first = UserMetrics(np.arange(0, 100, 2), values)
+    first.save(tmp_path / "users.npz")
+    loaded = UserMetrics.load(tmp_path / "users.npz")
+    assert np.array_equal(loaded.users, first.users) and list(loaded.values) == list(values)
+    for name, value in values.items():
+        assert np.array_equal(loaded.values[name], value.astype(np.float32))
+    assert [c.metric for c in compare(loaded, loaded)] == list(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def _one_thread(restore_threads: None) -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A data set called tiny, and published numbers of one run on it."""
     root = tmp_path_factory.mktemp("reproduction")
     made_up = synthetic(0, n_users=60, n_items=80, n_tastes=5, mean_items=12)
@@ -65,6 +66,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
             writer.writeheader()
             writer.writerows([row] * (8 if name == "official_epochs" else 1))
     return root, published
+
+
+def folders(root: Path) -> runs.Folders:
+    return runs.Folders(root / "data", root / "runs", root / "records")
 
 
 def arm(name: str, **changes: object) -> Arm:
@@ -99,8 +104,8 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
         assert len(chosen) > 10 and all(budget.items() <= settings.items() for settings in chosen)
 
 
-def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path, Path]) -> None:
-    root, published = folders
+def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, Path]) -> None:
+    root, published = places
     labels = {"dataset": "tiny", "backbone": "mf"}
     full = arm("main-tiny-mf-adap_tau0", tau="weight_v0")
     grid = [arm("short-0.05", tau=0.05), arm("short-5", tau=5.0)]
@@ -109,10 +114,10 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
         Row("main", {**labels, "strategy": "grid_tau"}, tuple(grid)),
         Row("main", {**labels, "strategy": "cu_tau"}, (arm("not-there"),)),
     ]
-    done = [runs.run(one, root / "data", root / "runs", 1) for one in (full, *grid)]
+    done = [runs.run(one, folders(root), 1) for one in (full, *grid)]
     assert done[1].test["recall@20"] != done[2].test["recall@20"]
 
-    text = write_page({"main": rows}, root / "data", root / "runs", Published(published), root / "out")
+    text = write_page({"main": rows}, root / "records", Published(published), root / "out")
     with (root / "out" / "main.csv").open() as file:
         first, second = csv.DictReader(file)  # the run that is not there has no line
     assert first["recall published"] == "0.5000" and first["published in"] == "log"
@@ -128,39 +133,40 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(folders: tuple[Path,
     assert "| adap_tau0 |" in text and "cu_tau" not in text
 
 
-def test_strategies_are_compared_user_by_user(folders: tuple[Path, Path]) -> None:
-    root, published = folders
-    pair = [arm("paired-0", tau="weight_v0"), arm("paired-1", tau="weight_mean")]
+def test_strategies_are_compared_user_by_user(places: tuple[Path, Path]) -> None:
+    root, published = places
+    pair = [arm("clean-0", tau="weight_v0"), arm("clean-1", tau="weight_mean")]
     labels = {"dataset": "tiny", "backbone": "mf"}
     rows = [
         Row("clean", {**labels, "strategy": name}, (one,))
         for name, one in zip(("adap_tau0", "adap_tau"), pair, strict=True)
     ]
-    runs.run(pair[0], root / "data", root / "runs", 1)
-    page_of_one = write_page({"clean": rows}, root / "data", root / "runs", Published(published), root)
+    runs.run(pair[0], folders(root), 1)
+    page_of_one = write_page({"clean": rows}, root / "records", Published(published), root)
     assert "Wilcoxon" not in page_of_one
-    second = runs.run(pair[1], root / "data", root / "runs", 1)
-    write_page({"clean": rows}, root / "data", root / "runs", Published(published), root)
-    values = [runs.evaluate(one, root / "data", root / "runs").values["recall@20"] for one in pair]
-    assert values[1].mean() == pytest.approx(second.test["recall@20"])  # the chosen epoch's model
+    second = runs.run(pair[1], folders(root), 1)
+    write_page({"clean": rows}, root / "records", Published(published), root)
+    kept = [runs.user_metrics(one, root / "records") for one in pair]
+    values = [users.values["recall@20"] for users in kept if users is not None]
+    assert values[1].mean() == pytest.approx(second.test["recall@20"], rel=1e-5)  # of the chosen epoch
     with (root / "clean-paired.csv").open() as file:
         recall = next(row for row in csv.DictReader(file) if row["metric"] == "recall@20")
     assert recall["t test, p"] == f"{scipy.stats.ttest_rel(*values).pvalue:.1e}"
 
 
-def test_hyper_parameters_are_chosen_on_validation_items(folders: tuple[Path, Path]) -> None:
-    root, published = folders
+def test_hyper_parameters_are_chosen_on_validation_items(places: tuple[Path, Path]) -> None:
+    root, published = places
     one = arm("search-tiny", tau="weight_v0", protocol="clean", epochs=3)
-    done = runs.run(one, root / "data", root / "runs", 1)
+    done = runs.run(one, folders(root), 1)
     cells = page.validation(Row("search", {"lr": "0.02"}, (one,)), [done], Published(published))
     best = max(epoch["metrics"]["recall@20"] for epoch in done.epochs)
     assert cells["recall@20 of validation items"] == f"{best:.4f}" != f"{done.test['recall@20']:.4f}"
 
 
-def test_seconds_are_beside_the_published(folders: tuple[Path, Path]) -> None:
-    root, published = folders
+def test_seconds_are_beside_the_published(places: tuple[Path, Path]) -> None:
+    root, published = places
     one = arm("seconds-tiny-mf", tau="weight_v0", epochs=3)
-    done = runs.run(one, root / "data", root / "runs", 1)
+    done = runs.run(one, folders(root), 1)
     row = Row("seconds", {"dataset": "tiny", "backbone": "mf", "strategy": "adap_tau0"}, (one,))
     cells = page.seconds(row, [done], Published(published))
     middle = sorted(e["train_seconds"] for e in done.epochs)[1]
@@ -170,24 +176,28 @@ def test_seconds_are_beside_the_published(folders: tuple[Path, Path]) -> None:
     assert cells["evaluation, times"] == f"{middle / 0.5:.2f}"  # a log's row has two
 
 
-def test_what_is_done_is_not_run_again(folders: tuple[Path, Path]) -> None:
-    root, _ = folders
+def test_what_is_done_is_not_run_again(places: tuple[Path, Path]) -> None:
+    root, _ = places
     one = arm("again", tau=0.1, epochs=2)
-    first = runs.run(one, root / "data", root / "runs", 1)
-    written = {path: path.stat().st_mtime_ns for path in (root / "runs" / "again").iterdir()}
-    assert runs.run(one, root / "data", root / "runs", 1) == first
-    assert {path: path.stat().st_mtime_ns for path in written} == written
+    first = runs.run(one, folders(root), 1)
+    kept = root / "records" / "again.json"
+    written = kept.stat().st_mtime_ns
+    shutil.rmtree(root / "runs" / "again")  # as in a fresh clone, which has the records alone
+    assert runs.run(one, folders(root), 1) == first
+    assert kept.stat().st_mtime_ns == written and not (root / "runs" / "again").exists()
+    with pytest.raises(ValueError, match=r"again.json is of other settings: remove it to run again"):
+        runs.run(arm("again", tau=0.2, epochs=2), folders(root), 1)
 
 
-def test_figures(folders: tuple[Path, Path]) -> None:
-    root, published = folders
+def test_figures(places: tuple[Path, Path]) -> None:
+    root, published = places
     made = {
         mode: arm(f"figure-{mode}", tau=0.1, normalize=normalize, epochs=3)
         for mode, normalize in arms.MODES.items()
     }
     made["adap_tau"] = arm("figure-adap", tau="weight_mean", epochs=3)
     for one in made.values():
-        runs.run(one, root / "data", root / "runs", 1)
+        runs.run(one, folders(root), 1)
 
     def rows(**labels: str) -> list[Row]:
         return [Row("none", {"label": label}, (made[mode],)) for label, mode in labels.items()]
@@ -197,7 +207,7 @@ def test_figures(folders: tuple[Path, Path]) -> None:
         "curve": rows(**{"0.1": "Y-Y", "adap_tau": "adap_tau"}),
         "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
     }
-    text = write_page(tables, root / "data", root / "runs", Published(published), root / "figures")
+    text = write_page(tables, root / "records", Published(published), root / "figures")
     names = ("magnitude", "groups", "curve", "positive-scores", "trajectories")
     for name in names:
         assert f"![{name}]({name}.png)" in text

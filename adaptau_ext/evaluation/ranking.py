@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -18,25 +20,46 @@ _USERS_A_CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What the first k items of every user with held-out items are worth.
+class UserMetrics:
+    """Metrics of every user with held-out items.
 
     Attributes:
         users: `[n]` ids of those users.
         values: of each metric like "recall@20", `[n]` float64, a user's each.
+    """
+
+    users: np.ndarray
+    values: dict[str, np.ndarray]
+
+    def means(self) -> dict[str, float]:
+        """Every metric, averaged over the users."""
+        return {name: float(value.mean()) for name, value in self.values.items()}
+
+    def save(self, path: Path) -> None:
+        """Writes a compressed .npz, values as float32."""
+        arrays: dict[str, Any] = {name: v.astype(np.float32) for name, v in self.values.items()}
+        np.savez_compressed(path, users=self.users.astype(np.int32), **arrays)
+
+    @staticmethod
+    def load(path: Path) -> UserMetrics:
+        """Reads what `save` wrote."""
+        with np.load(path) as arrays:
+            values = {name: array.astype(np.float64) for name, array in arrays.items()}
+        return UserMetrics(values.pop("users").astype(np.int64), values)
+
+
+@dataclass(frozen=True)
+class Evaluation(UserMetrics):
+    """What the first k items of every user with held-out items are worth.
+
+    Attributes:
         recommended: of each k, `[n_items]`: how many users have the item among their first k.
         found: of each k, `[n_items]` float64: the item's share in recall@k, so that the sum over items,
             divided by n, is recall@k.
     """
 
-    users: np.ndarray
-    values: dict[str, np.ndarray]
     recommended: dict[int, np.ndarray] = field(repr=False)
     found: dict[int, np.ndarray] = field(repr=False)
-
-    def means(self) -> dict[str, float]:
-        """Every metric, averaged over the users."""
-        return {name: float(value.mean()) for name, value in self.values.items()}
 
 
 def evaluate(

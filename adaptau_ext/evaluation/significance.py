@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from adaptau_ext.evaluation.ranking import Evaluation
+from adaptau_ext.evaluation.ranking import UserMetrics
 
 
 class Comparison(NamedTuple):
@@ -20,7 +20,7 @@ class Comparison(NamedTuple):
     wilcoxon_p: float
 
 
-def compare(first: Evaluation, second: Evaluation) -> list[Comparison]:
+def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
     """Paired t test and Wilcoxon's signed-rank test of every metric that both have.
 
     Ties count half to each side in Wilcoxon's test (zero_method="zsplit"), because most users have the

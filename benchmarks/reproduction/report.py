@@ -11,7 +11,7 @@ from adaptau_ext.evaluation import compare
 from . import figures, page
 from .arms import CONVERGED, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
 from .published import Published
-from .runs import Done, evaluate, load
+from .runs import Done, load, user_metrics
 
 _SHORT = (
     f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared, otherwise the published "
@@ -63,13 +63,15 @@ Rows = dict[str, list[Done]]  # finished runs by the last label of their row
 
 
 def write_page(
-    tables: Mapping[str, list[Row]], data: Path, runs: Path, published: Published, output: Path
+    tables: Mapping[str, list[Row]], records: Path, published: Published, output: Path
 ) -> str:
     """README.md, a CSV file a table and the figures; returns the page."""
     output.mkdir(parents=True, exist_ok=True)
     parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py`\n"]
     for name, rows in tables.items():
-        done = {id(row): [d for arm in row.arms if (d := load(arm, runs)) is not None] for row in rows}
+        done = {
+            id(row): [d for arm in row.arms if (d := load(arm, records)) is not None] for row in rows
+        }
         line = {"seconds": page.seconds, "search": page.validation}.get(name, page.line)
         lines = [line(row, done[id(row)], published) for row in rows if done[id(row)]]
         if not lines:
@@ -77,7 +79,7 @@ def write_page(
         title, text = TEXT[name]
         page.write_csv(lines, output / f"{name}.csv")
         parts.append(f"## {title}\n\n{text}\n\n{page.markdown(lines)}")
-        if name in PAIRED and (tests := _paired(rows, data, runs)):
+        if name in PAIRED and (tests := _paired(rows, records)):
             page.write_csv(tests, output / f"{name}-paired.csv")
             parts.append(f"Adap-tau against Adap-tau0, paired over users:\n\n{page.markdown(tests)}")
         if name in FIGURES:
@@ -92,20 +94,20 @@ def write_page(
 PAIRED = ("main", "clean")
 
 
-def _paired(rows: list[Row], data: Path, runs: Path) -> list[page.Cells]:
+def _paired(rows: list[Row], records: Path) -> list[page.Cells]:
     """Of runs that follow each other and differ in the strategy alone, if both are done."""
     lines: list[page.Cells] = []
     for first, second in pairwise(rows):
         where = {k: v for k, v in second.labels.items() if k != "strategy"}
-        arms = [row.arms[0] for row in (first, second)]
-        same = where == {k: v for k, v in first.labels.items() if k != "strategy"}
-        if not same or any(load(arm, runs) is None for arm in arms):
+        if where != {k: v for k, v in first.labels.items() if k != "strategy"}:
             continue
-        for test in compare(*(evaluate(arm, data, runs) for arm in arms)):
-            if test.metric in ("recall@20", "ndcg@20"):
-                p_values = {"t test, p": f"{test.t_p:.1e}", "Wilcoxon, p": f"{test.wilcoxon_p:.1e}"}
-                means = {"Adap-tau0": f"{test.first:.4f}", "Adap-tau": f"{test.second:.4f}"}
-                lines.append({**where, "metric": test.metric, **means, **p_values})
+        users = [user_metrics(row.arms[0], records) for row in (first, second)]
+        if users[0] is None or users[1] is None:
+            continue
+        for test in compare(users[0], users[1]):
+            p_values = {"t test, p": f"{test.t_p:.1e}", "Wilcoxon, p": f"{test.wilcoxon_p:.1e}"}
+            means = {"Adap-tau0": f"{test.first:.4f}", "Adap-tau": f"{test.second:.4f}"}
+            lines.append({**where, "metric": test.metric, **means, **p_values})
     return lines
 
 

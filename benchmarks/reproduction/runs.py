@@ -1,4 +1,4 @@
-"""Runs arms one after another; what is done is kept, what was killed goes on where it stopped."""
+"""Runs arms; what is done is kept, what was killed goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,37 @@ from typing import Any
 import torch
 
 from adaptau_ext.data import Interactions, read_lightgcn
-from adaptau_ext.evaluation import Evaluation
+from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.run import Run
 
 from .arms import Arm
 
 ROOT = Path(__file__).parents[2]
+METRICS = ("recall@20", "ndcg@20")
+DIAGNOSTICS = ("item_norm_popularity", "item_norm_by_group", "positive_score", "recall@20_by_group")
+COMPARED = ("main", "clean")  # runs whose users are compared one by one
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        data: data sets by name.
+        work: of runs on their way: checkpoints, models, logs.
+        records: `<arm>.json` of every finished run, small enough to be kept with the source; `<arm>.npz`
+            has its users' values.
+    """
+
+    data: Path
+    work: Path
+    records: Path
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished arm: `results.json`, one line of `metrics.jsonl` an epoch, `provenance.json`."""
+    """A finished run: its results, what is kept of each epoch, its provenance."""
 
     arm: Arm
     results: dict[str, Any]
@@ -44,23 +63,20 @@ def read(folder: Path) -> Interactions:
     return read_lightgcn(folder, cold_users="drop")
 
 
-def config(arm: Arm, data: Path, threads: int | None) -> TrainConfig:
-    settings = {"threads": threads, **arm.settings}
-    return TrainConfig.model_validate({**settings, "data": str(data / settings["data"])})
-
-
-def run(arm: Arm, data: Path, runs: Path, threads: int | None) -> Done:
-    """The arm's results: read if it is done, trained for otherwise."""
-    folder = runs / arm.name
-    found = load(arm, runs)
+def run(arm: Arm, folders: Folders, threads: int | None) -> Done:
+    """The run: read if it is done, trained for otherwise, from its last checkpoint on."""
+    found = load(arm, folders.records)
     if found is not None:
         return found
-    settings = config(arm, data, threads)
+    settings = TrainConfig.model_validate(
+        {"threads": threads, **arm.settings, "data": str(folders.data / arm.settings["data"])}
+    )
     if threads is not None:
         torch.set_num_threads(threads)
-    trainer = Trainer(settings, read(data / arm.settings["data"]))
-    one = Run(trainer, folder)
-    (folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+    trainer = Trainer(settings, read(folders.data / arm.settings["data"]))
+    one = Run(trainer, folders.work / arm.name)
+    if one.results is None:
+        (one.folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
     started = time.monotonic()
     for event in one.events():
         if isinstance(event, EpochResult):
@@ -71,28 +87,62 @@ def run(arm: Arm, data: Path, runs: Path, threads: int | None) -> Done:
                 file=sys.stderr,
                 flush=True,
             )
-    found = load(arm, runs)
+    record(arm, one, folders.records)
+    found = load(arm, folders.records)
     assert found is not None
     return found
 
 
-def load(arm: Arm, runs: Path) -> Done | None:
-    """What is in the arm's folder, if it is done."""
-    folder = runs / arm.name
-    if not (folder / "results.json").exists():
+def record(arm: Arm, one: Run, records: Path) -> None:
+    """Keeps what the tables and figures need of a finished run, six digits of every number."""
+    records.mkdir(parents=True, exist_ok=True)
+    epochs = [json.loads(line) for line in (one.folder / "metrics.jsonl").read_text().splitlines()]
+    for epoch in epochs:
+        for name, keys in (("metrics", METRICS), ("diagnostics", DIAGNOSTICS)):
+            epoch[name] = {key: epoch[name][key] for key in keys}
+    parts = {
+        "settings": arm.settings,
+        "results": one.results,
+        "provenance": json.loads((one.folder / "provenance.json").read_text()),
+    }
+    if arm.name.startswith(COMPARED):
+        one.trainer.model.load_state_dict(torch.load(one.folder / "model.pt", weights_only=True))
+        tested = one.trainer.evaluate_test()
+        kept = UserMetrics(tested.users, {name: tested.values[name] for name in METRICS})
+        kept.save(records / f"{arm.name}.npz")
+    lines = [f'"{name}": {json.dumps(_six_digits(part))}' for name, part in parts.items()]
+    rows = ",\n".join(json.dumps(_six_digits(epoch)) for epoch in epochs)
+    text = "{" + ",\n".join([*lines, f'"epochs": [\n{rows}]']) + "}\n"
+    (records / f"{arm.name}.json").write_text(text)
+
+
+def _six_digits(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _six_digits(part) for key, part in value.items()}
+    return [_six_digits(part) for part in value] if isinstance(value, list) else value
+
+
+def load(arm: Arm, records: Path) -> Done | None:
+    """The arm's record, if it is done.
+
+    Raises:
+        ValueError: if the record is of other settings.
+    """
+    path = records / f"{arm.name}.json"
+    if not path.exists():
         return None
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    results, provenance = (
-        json.loads((folder / name).read_text()) for name in ("results.json", "provenance.json")
-    )
-    return Done(arm, results, [json.loads(line) for line in lines], provenance)
+    record = json.loads(path.read_text())
+    if record["settings"] != json.loads(json.dumps(_six_digits(arm.settings))):
+        raise ValueError(f"{path} is of other settings: remove it to run {arm.name} again")
+    return Done(arm, record["results"], record["epochs"], record["provenance"])
 
 
-def evaluate(arm: Arm, data: Path, runs: Path) -> Evaluation:
-    """Of every test user, by the chosen epoch of an arm that is done."""
-    trainer = Trainer(config(arm, data, None), read(data / arm.settings["data"]))
-    trainer.model.load_state_dict(torch.load(runs / arm.name / "model.pt", weights_only=True))
-    return trainer.evaluate_test()
+def user_metrics(arm: Arm, records: Path) -> UserMetrics | None:
+    """METRICS of every test user by the chosen epoch, if they are kept."""
+    path = records / f"{arm.name}.npz"
+    return UserMetrics.load(path) if path.exists() else None
 
 
 def provenance() -> dict[str, Any]:
