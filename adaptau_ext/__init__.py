@@ -23,6 +23,9 @@ On top of them: temperatures (`temperature`), other losses (`losses`), models (`
 streaming evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 import torch as _torch  # noqa: F401  loads the libraries that _C links to
 
 import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
@@ -39,7 +42,9 @@ from adaptau_ext.ops import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "AdapTau",
     "BipartiteGraph",
+    "FittedModel",
     "ItemIndex",
     "cuda",
     "draw_negatives",
@@ -49,3 +54,20 @@ __all__ = [
     "sampled_adaptive_softmax",
     "topk",
 ]
+
+if _TYPE_CHECKING:
+    from adaptau_ext.estimator import AdapTau
+    from adaptau_ext.fitted import FittedModel
+
+
+def __getattr__(name: str) -> _Any:
+    """The estimator and its model, when first asked for: operators need no data tools."""
+    if name == "AdapTau":
+        from adaptau_ext.estimator import AdapTau
+
+        return AdapTau
+    if name == "FittedModel":
+        from adaptau_ext.fitted import FittedModel
+
+        return FittedModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

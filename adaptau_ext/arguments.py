@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:  # whoever has such a matrix has imported it
+    import scipy.sparse
+
 Temperature: TypeAlias = float | Tensor
 Exclusion: TypeAlias = (
-    tuple[Tensor | np.ndarray, Tensor | np.ndarray] | scipy.sparse.csr_matrix | scipy.sparse.csr_array
+    "tuple[Tensor | np.ndarray, Tensor | np.ndarray] | scipy.sparse.csr_matrix | scipy.sparse.csr_array"
 )
 
 
@@ -40,18 +43,24 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
 
 def csr_pair(csr: Exclusion, device: torch.device, name: str = "exclude") -> tuple[Tensor, Tensor]:
     """A pair (indptr, indices), of tensors or arrays, or a SciPy CSR -> two int64 tensors."""
-    if scipy.sparse.issparse(csr):
-        if csr.format != "csr":
+    if _is_sparse(csr):
+        matrix: Any = csr
+        if matrix.format != "csr":
             raise TypeError(
-                f"{name} must be in CSR format, got a SciPy {csr.format} matrix; call .tocsr()"
+                f"{name} must be in CSR format, got a SciPy {matrix.format} matrix; call .tocsr()"
             )
-        csr = (csr.indptr, csr.indices)
+        csr = (matrix.indptr, matrix.indices)
     if not isinstance(csr, tuple) or len(csr) != 2:
         raise TypeError(
             f"{name} must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
         )
     indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
     return indptr, indices
+
+
+def _is_sparse(x: Any) -> bool:
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(x)
 
 
 def optional_csr(csr: Exclusion | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse
 import torch
 from torch import Tensor
 
-
-class DataError(ValueError):
-    """Data that cannot be used as it is; the message says where and what to do."""
-
+from adaptau_ext.errors import DataError
 
 ColdUsers = Literal["error", "drop", "keep"]
 Duplicates = Literal["error", "merge"]
@@ -24,12 +22,21 @@ class Interactions:
     """Train and test as CSR matrices of ones, `[n_users, n_items]`, indices sorted.
 
     `valid`, if there is one, is a part of `train`; `without_valid()` takes it out, to select on.
+
+    Attributes:
+        valid_fraction: of train, that `valid` was cut as; None: `valid` came with the data.
+        user_ids, item_ids: what rows and columns are called outside; None: by their numbers.
+        notes: what was done to the data, for people.
     """
 
     name: str
     train: scipy.sparse.csr_array
     test: scipy.sparse.csr_array
     valid: scipy.sparse.csr_array | None = None
+    valid_fraction: float | None = None
+    user_ids: pa.Array | None = None
+    item_ids: pa.Array | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_pairs(
@@ -106,7 +113,7 @@ class Interactions:
         train = (self.train - valid).tocsr()
         train.eliminate_zeros()
         train.sort_indices()
-        return Interactions(self.name, train, self.test, valid)
+        return replace(self, train=train, valid=valid)
 
     def cut_valid(self, fraction: float, seed: int = 0) -> Interactions:
         """The same data with a random part of train as `valid`; every user keeps an item to train on.
@@ -116,20 +123,8 @@ class Interactions:
         """
         if not 0 < fraction < 1:
             raise ValueError(f"fraction must be in (0, 1), got {fraction}")
-        generator = np.random.default_rng(seed)
-        degree = np.diff(self.train.indptr)
-        count = np.floor(degree * fraction + generator.random(degree.size)).astype(np.int64)
-        count = np.minimum(count, np.maximum(degree - 1, 0))
-        users = np.repeat(np.arange(self.n_users), degree)
-        order = np.lexsort((generator.random(users.size), users))  # each user's items, shuffled
-        place = np.arange(users.size) - self.train.indptr[users]
-        chosen = np.sort(order[place < count[users]])
-        valid = scipy.sparse.csr_array(
-            (np.ones(chosen.size, self.train.dtype), (users[chosen], self.train.indices[chosen])),
-            shape=self.train.shape,
-        )
-        valid.sort_indices()
-        return Interactions(self.name, self.train, self.test, valid)
+        sample = sample_of_rows(self.train, fraction, seed)
+        return replace(self, valid=sample, valid_fraction=fraction)
 
     @property
     def n_users(self) -> int:
@@ -140,6 +135,15 @@ class Interactions:
     def n_items(self) -> int:
         """Items, those without a pair included."""
         return int(self.train.shape[1])
+
+    @property
+    def seen(self) -> scipy.sparse.csr_array:
+        """Train and valid, whether or not valid has been taken out of train."""
+        if self.valid is None:
+            return self.train
+        seen = self.train.maximum(self.valid).tocsr()
+        seen.sort_indices()
+        return seen
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """The training pairs as (users, items), `[nnz]` int64 each, user by user."""
@@ -152,6 +156,23 @@ class Interactions:
             f"{self.name}: {self.n_users:,} users, {self.n_items:,} items, "
             f"{self.train.nnz:,} train and {self.test.nnz:,} test interactions"
         )
+
+
+def sample_of_rows(csr: scipy.sparse.csr_array, fraction: float, seed: int) -> scipy.sparse.csr_array:
+    """A random part of every row's entries, rounded at random; at least one entry is left out of it."""
+    generator = np.random.default_rng(seed)
+    degree = np.diff(csr.indptr)
+    count = np.floor(degree * fraction + generator.random(degree.size)).astype(np.int64)
+    count = np.minimum(count, np.maximum(degree - 1, 0))
+    rows = np.repeat(np.arange(csr.shape[0]), degree)
+    order = np.argsort(rows + generator.random(rows.size))  # each row's entries, shuffled
+    place = np.arange(rows.size) - csr.indptr[rows]
+    chosen = np.sort(order[place < count[rows]])
+    sample = scipy.sparse.csr_array(
+        (np.ones(chosen.size, csr.dtype), (rows[chosen], csr.indices[chosen])), shape=csr.shape
+    )
+    sample.sort_indices()
+    return sample
 
 
 def _csr(

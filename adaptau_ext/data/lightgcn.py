@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptau_ext.data.interactions import ColdUsers, DataError, Duplicates, Interactions
+from adaptau_ext.data.interactions import ColdUsers, Duplicates, Interactions
+from adaptau_ext.errors import DataError
 
 _MAX_ID = 2**31 - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -51,7 +52,7 @@ def add_noise(
     )
     train = (data.train + noise).tocsr()
     train.sort_indices()
-    return Interactions(data.name, train, data.test, data.valid)
+    return replace(data, train=train)
 
 
 def _keys(csr: scipy.sparse.csr_array, n_items: int) -> np.ndarray:

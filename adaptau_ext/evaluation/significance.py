@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from adaptau_ext.evaluation.ranking import UserMetrics
 
@@ -29,6 +28,8 @@ def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
     Raises:
         ValueError: if the users are not the same, or there are fewer than two.
     """
+    import scipy.stats  # here: it takes longer to import than the whole package
+
     if not np.array_equal(first.users, second.users):
         raise ValueError("first and second must be of the same users and held-out items")
     if len(first.users) < 2:

@@ -1,6 +1,6 @@
 """Training: a configuration, a trainer, checkpoints."""
 
-from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.config import TrainConfig, make_config
 from adaptau_ext.training.trainer import EpochResult, Trainer
 
-__all__ = ["EpochResult", "TrainConfig", "Trainer"]
+__all__ = ["EpochResult", "TrainConfig", "Trainer", "make_config"]

@@ -1,22 +1,33 @@
-"""Checkpoints that are whole or not there."""
+"""Files that are whole or not there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Writes beside, syncs, renames: a crash leaves the checkpoint before."""
+def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
+    """Writes beside, syncs, renames: a crash leaves the file that was there before."""
     beside = path.with_name(path.name + ".part")
     with beside.open("wb") as file:
-        torch.save(state, file)
+        content(file)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write`."""
+    write(path, lambda file: file.write(text.encode()))
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    """As `write`; for `load`."""
+    write(path, lambda file: torch.save(state, file))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from adaptau_ext.data import Columns, Preparation, Split
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import METRICS
 from adaptau_ext.ops import Normalize
+from adaptau_ext.recipes import RECIPES
 from adaptau_ext.temperature import Strategy
 
 Positive = Annotated[float, Field(gt=0)]
@@ -28,7 +32,30 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str = Field(default="synthetic", description='a LightGCN-format folder, or "synthetic"')
+    data: str = Field(
+        default="synthetic",
+        description="a file (.csv, .tsv, .inter, .parquet, .npz), a folder with train.* and test.* "
+        'files, or "synthetic"',
+    )
+    user_column: str | None = Field(
+        default=None,
+        description="of users; default: found by its name; a number, 0 the first, if no header",
+    )
+    item_column: str | None = Field(default=None, description="of items")
+    rating_column: str | None = Field(default=None, description="of ratings, for min_rating")
+    time_column: str | None = Field(default=None, description="of times, for the split")
+    delimiter: str | None = Field(default=None, description="of columns; default: by the file's name")
+    min_rating: float | None = Field(
+        default=None, description="lower ratings are left out; default: every interaction counts"
+    )
+    k_core: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="users and items with fewer partners are left out, until none is left"
+    )
+    split: Split = Field(
+        default="random",
+        description="of one file: random (by user), leave_one_out (the last), temporal (one moment)",
+    )
+    test_fraction: Fraction = Field(default=0.2, description="of one file, held out for the test")
     protocol: Literal["clean", "paper"] = Field(
         default="clean",
         description="clean: train without valid, choose the epoch on valid, test once; paper: train on "
@@ -36,7 +63,7 @@ class TrainConfig(BaseModel):
     )
     valid_fraction: Fraction | None = Field(
         default=None,
-        description="of train, cut as valid; default: valid.txt, or 0.1 where there is none",
+        description="of train, cut as valid; default: the data's own valid items, or 0.1 without any",
     )
     noise: Annotated[float, Field(ge=0)] = Field(
         default=0.0, description="interactions that never were, added to train, as a share of it"
@@ -107,6 +134,7 @@ class TrainConfig(BaseModel):
     duplicates: Literal["error", "merge"] = Field(default="error", description="repeated pairs")
     device: str | None = Field(
         default=None,
+        pattern=r"^(cpu|cuda(:\d+)?)$",
         description="cpu or cuda; default: cuda where there is a GPU and this package's kernels",
     )
     threads: Count | None = Field(default=None, description="CPU threads; default: PyTorch's")
@@ -128,6 +156,21 @@ class TrainConfig(BaseModel):
         return values
 
     @property
+    def preparation(self) -> Preparation:
+        """What is done to a log of interactions before training."""
+        columns = self.user_column, self.item_column, self.rating_column, self.time_column
+        return Preparation(
+            Columns(*columns),
+            self.delimiter,
+            self.min_rating,
+            self.k_core,
+            self.split,
+            self.test_fraction,
+            self.valid_fraction or 0.1,
+            self.seed,
+        )
+
+    @property
     def best_metric(self) -> str:
         """`select_by`, or its default."""
         return self.select_by or f"recall@{self.ks[len(self.ks) // 2]}"
@@ -146,3 +189,31 @@ class TrainConfig(BaseModel):
         if self.best_metric not in names:
             raise ValueError(f"select_by must be one of {', '.join(names)}, got {self.select_by!r}")
         return self
+
+
+def make_config(values: dict[str, Any]) -> TrainConfig:
+    """A configuration of settings by name; `recipe` names published ones, which the others override.
+
+    Raises:
+        ConfigError: one line, for a key that is none, or a value that does not fit.
+    """
+    values = dict(values)
+    recipe = values.pop("recipe", None)
+    if recipe is not None:
+        if recipe not in RECIPES:
+            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        values = {**RECIPES[recipe], **values}
+    for key in values:
+        if key not in TrainConfig.model_fields:
+            near = difflib.get_close_matches(str(key), [*TrainConfig.model_fields, "recipe"], 1)
+            hint = f"did you mean {near[0]}?" if near else "`adaptau train --help` lists the keys"
+            raise ConfigError(f"unknown key {key!r}; {hint}")
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        if not first["loc"]:  # of several keys together
+            raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
+        key = str(first["loc"][0])
+        expected = "; ".join(e["msg"] for e in problem.errors() if e["loc"][0] == key)
+        raise ConfigError(f"{key}: {expected}, got {values[key]!r}") from None

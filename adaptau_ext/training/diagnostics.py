@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ def diagnose(
     groups: np.ndarray,
     normalize: Normalize,
     inv_tau: Tensor,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     k: int,
 ) -> dict[str, float | list[float]]:
     """Magnitudes, scores, recall by popularity, and temperatures.
@@ -38,23 +37,27 @@ def diagnose(
         item_norm_by_group: mean |i| by popularity group, the least popular first.
         item_norm_popularity: Spearman's correlation of |i| and popularity.
         positive_score, random_score: mean score of training pairs, and of users with random items.
-        recall@k_by_group: shares of the groups in recall@k, whose sum it is.
+        recall@k_by_group: shares of the groups in recall@k, whose sum it is; not without an evaluation.
         inv_tau_quantiles: of the users' inverse temperatures, at 0, 0.1, .. 1.
     """
+    import scipy.stats  # here: it takes longer to import than the whole package
+
     u, i = embeddings
     norm = i.norm(dim=1).double().cpu().numpy()
     step = max(1, pairs[0].numel() // _PAIRS)
     users, items = pairs[0][::step].to(u.device), pairs[1][::step].to(u.device)
     rows = unit_rows(u[users]) if normalize in ("both", "user") else u[users]
     columns = unit_rows(i) if normalize in ("both", "item") else i
-    return {
+    found: dict[str, float | list[float]] = {
         "item_norm_by_group": _group_means(norm, groups),
         "item_norm_popularity": float(scipy.stats.spearmanr(norm, popularity).statistic),
         "positive_score": float((rows * columns[items]).sum(1).mean()),
         "random_score": float(rows.mean(0) @ columns.mean(0)),
-        f"recall@{k}_by_group": group_recall(evaluation, groups, k).tolist(),
         "inv_tau_quantiles": np.quantile(inv_tau.double().cpu().numpy(), QUANTILES).tolist(),
     }
+    if evaluation is not None:
+        found[f"recall@{k}_by_group"] = group_recall(evaluation, groups, k).tolist()
+    return found
 
 
 def _group_means(values: np.ndarray, groups: np.ndarray) -> list[float]:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from adaptau_ext.evaluation import beyond_accuracy, group_recall
 from adaptau_ext.training import checkpoint
 from adaptau_ext.training.trainer import EpochResult, Trainer
-
-CHECKPOINT_SECONDS = 60.0  # between checkpoints, at the end of an epoch
 
 
 class Run:
     """Files of a run. `config.json` is there first, `results.json` last.
+
+    ::
+
+        config.json      what the run depends on
+        metrics.jsonl    a line an epoch
+        checkpoint.pt    what the next epoch depends on
+        model.pt         the state_dict of the best epoch
+        model/           the same as embeddings with ids, see FittedModel
+        users.npz        the best epoch's metrics of every test user, see UserMetrics
+        results.json     the best epoch on test
 
     Raises:
         ValueError: if the folder holds a run of another configuration.
@@ -33,7 +42,7 @@ class Run:
             raise ValueError(
                 f"{folder} holds a run of another configuration; choose another output folder"
             )
-        path.write_text(config)
+        checkpoint.write_text(path, config)
 
     @property
     def results(self) -> dict[str, Any] | None:
@@ -47,40 +56,43 @@ class Run:
         if path.exists():
             self.trainer.load_state_dict(checkpoint.load(path))
         done = self.trainer.results
-        saved = time.monotonic()
         with (self.folder / "metrics.jsonl").open("w") as file:
             for result in done:
                 file.write(json.dumps(asdict(result)) + "\n")
             for event in self.trainer.run():
                 if isinstance(event, EpochResult):
+                    checkpoint.save(self.trainer.state_dict(), path)
                     file.write(json.dumps(asdict(event)) + "\n")
                     file.flush()
-                    if time.monotonic() - saved >= CHECKPOINT_SECONDS or self.trainer.finished:
-                        checkpoint.save(self.trainer.state_dict(), path)
-                        saved = time.monotonic()
                 yield event
         self._finish()
 
     def _finish(self) -> None:
         trainer = self.trainer
         last, best = trainer.results[-1], trainer.results[trainer.best]
-        on_test = trainer.config.protocol == "paper"
+        trainer.model.load_state_dict(trainer.best_model)
+        tested = trainer.evaluate_test()
+        popularity = np.bincount(trainer.data.train.indices, minlength=trainer.data.n_items)
+        ks = trainer.config.ks
         results = {
             "data": trainer.data.describe(),
             "protocol": trainer.config.protocol,
             "selected_by": trainer.config.best_metric,
-            "selected_on": "test" if on_test else "valid",
+            "selected_on": "test" if trainer.config.protocol == "paper" else "valid",
             "best_epoch": best.epoch,
             "best": best.metrics,
             "last_epoch": last.epoch,
             "last": last.metrics,
             "train_seconds": sum(r.train_seconds for r in trainer.results),
             "eval_seconds": sum(r.eval_seconds for r in trainer.results),
+            "test": tested.means(),
+            "beyond": {k: v for cut in ks for k, v in beyond_accuracy(tested, popularity, cut).items()},
+            "groups": {f"recall@{k}": group_recall(tested, trainer.groups, k).tolist() for k in ks},
         }
-        trainer.model.load_state_dict(trainer.best_model)
-        results["test"] = best.metrics if on_test else trainer.evaluate_test().means()
         torch.save(trainer.best_model, self.folder / "model.pt")
-        (self.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        trainer.fitted().save(self.folder / "model")
+        tested.save(self.folder / "users.npz")
+        checkpoint.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def _what_matters(config: str) -> dict[str, Any]:

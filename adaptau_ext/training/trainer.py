@@ -8,13 +8,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
 from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
+from adaptau_ext.fitted import FittedModel
 from adaptau_ext.models import MF, LightGCN, Recommender
+from adaptau_ext.ops import Normalize
 from adaptau_ext.temperature import (
     AdaptiveTemperature,
     FixedTemperature,
@@ -47,7 +51,8 @@ class Trainer:
     Under protocol "clean" the validation items are taken out of train, the best epoch is the best on
     them, and `evaluate_test` measures that epoch on test. Under "paper" everything is trained on and
     the best epoch is the best on test, as published numbers of this field mostly are: they are higher
-    than what a system in use would see.
+    than what a system in use would see. Where nothing is held out, nothing is measured, and the best
+    epoch is the last.
 
     Args:
         model: default: the one that `config.model` names.
@@ -61,13 +66,16 @@ class Trainer:
     ) -> None:
         self.config = config
         if config.protocol == "clean":
-            if config.valid_fraction is not None or data.valid is None:
+            if data.valid is None or config.valid_fraction not in (None, data.valid_fraction):
                 data = data.cut_valid(config.valid_fraction or 0.1, config.seed)
             data = data.without_valid()
         if config.noise > 0:
             data = add_noise(data, config.noise, by=config.noise_by, seed=config.seed)
         self.data = data
-        self.device = torch.device(config.device or ("cpu" if cuda.why_no_gpu() else "cuda"))
+        no_gpu = cuda.why_no_gpu()
+        self.device = torch.device(config.device or ("cpu" if no_gpu else "cuda"))
+        if self.device.type == "cuda" and no_gpu:
+            raise ConfigError(f"device={self.device}: {no_gpu}")
         self.users, self.items = data.pairs()
         self.popularity = np.bincount(data.train.indices, minlength=data.n_items)
         self.groups = popularity_groups(self.popularity)
@@ -128,8 +136,8 @@ class Trainer:
             mean, low, high, loss_sum = totals.tolist()
             trained = time.perf_counter()
             embeddings = self.embeddings()
-            evaluation = self.evaluate(embeddings)
-            metrics = evaluation.means()
+            evaluation = self.evaluate(embeddings) if self.held_out.nnz else None
+            metrics = {} if evaluation is None else evaluation.means()
             evaluated = time.perf_counter()
             result = EpochResult(
                 epoch,
@@ -144,7 +152,7 @@ class Trainer:
             )
             self.results.append(result)
             by = self.config.best_metric
-            if epoch == 0 or metrics[by] > self.results[self.best].metrics[by]:
+            if not metrics or epoch == 0 or metrics[by] > self.results[self.best].metrics[by]:
                 self.best = epoch
                 self.best_model = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
             yield result
@@ -169,34 +177,41 @@ class Trainer:
             )
         return u.detach(), i.detach()
 
+    @property
+    def held_out(self) -> scipy.sparse.csr_array:
+        """The split that epochs are chosen by."""
+        chosen = self.data.test if self.config.protocol == "paper" else self.data.valid
+        assert chosen is not None
+        return chosen
+
+    @property
+    def ranking(self) -> Normalize:
+        """How embeddings are scored: see `Recommender.ranking`."""
+        return self.model.ranking or self.config.normalize
+
     def evaluate(self, embeddings: tuple[Tensor, Tensor] | None = None) -> Evaluation:
         """Evaluates the model as it is, on the split that epochs are chosen by.
 
         Args:
             embeddings: `self.embeddings()`, where they are there already.
         """
-        held_out = self.data.test if self.config.protocol == "paper" else self.data.valid
-        return self._evaluate(embeddings or self.embeddings(), held_out, self.data.train)
+        return self._evaluate(embeddings or self.embeddings(), self.held_out, self.data.train)
 
     def evaluate_test(self) -> Evaluation:
         """Evaluates the model as it is, on test; items of train and valid are not candidates."""
-        seen = self.data.train
-        if self.data.valid is not None and self.config.protocol == "clean":
-            seen = (seen + self.data.valid).tocsr()
-            seen.sort_indices()
-        return self._evaluate(self.embeddings(), self.data.test, seen)
+        return self._evaluate(self.embeddings(), self.data.test, self.data.seen)
 
     def _evaluate(self, embeddings: tuple[Tensor, Tensor], held_out: Any, exclude: Any) -> Evaluation:
         return evaluate_users(
-            *embeddings,
-            held_out,
-            exclude=exclude,
-            ks=self.config.ks,
-            normalize=self.model.ranking or self.config.normalize,
+            *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
         )
 
+    def fitted(self) -> FittedModel:
+        """The model as it is, for use without this package's training."""
+        return FittedModel.of(self.data, self.embeddings(), self.ranking)
+
     def _diagnose(
-        self, embeddings: tuple[Tensor, Tensor], evaluation: Evaluation
+        self, embeddings: tuple[Tensor, Tensor], evaluation: Evaluation | None
     ) -> dict[str, float | list[float]]:
         with torch.no_grad():
             inv_tau = 1 / self.temperature.of(torch.arange(self.data.n_users, device=self.device))

@@ -1,0 +1,78 @@
+"""Settings from a file and from words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adaptau_ext.errors import ConfigError
+from adaptau_ext.recipes import RECIPES
+from adaptau_ext.training import TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LISTS = ("ks",)
+
+
+def read_settings(words: list[str]) -> dict[str, Any]:
+    """`file.yaml`, then `key=value` words that override what is in it.
+
+    Raises:
+        ConfigError: for a word that is neither, a key given twice, a file that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    given: set[str] = set()
+    for place, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if not equals and Path(word).suffix in (".yaml", ".yml", ".toml"):
+            if place > 0:
+                raise ConfigError(f"{word}: a configuration file comes first, before key=value words")
+            values.update(_read_file(Path(word)))
+            continue
+        if not equals or not key:
+            raise ConfigError(
+                f"expected key=value, got {word!r}; `adaptau train --help` lists the keys"
+            )
+        if key in given:
+            raise ConfigError(f"{key} is given twice; keep one")
+        given.add(key)
+        values[key] = value.split(",") if key in LISTS else value
+    return values
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected `key: value` lines, got a {type(values).__name__}")
+    # YAML reads 1e-3 as a string, and so are numbers on the command line
+    return {str(key): value for key, value in values.items()}
+
+
+def effective(config: TrainConfig) -> str:
+    """All settings as YAML, to be kept and given again."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return text
+
+
+def keys() -> str:
+    """Every key, its meaning and default."""
+    lines = []
+    for name, field in TrainConfig.model_fields.items():
+        default = "" if field.default is None else f" [dim]({field.default})[/]"
+        lines.append(f"[bold]{name}[/]  {field.description}{default}")
+    lines.append(f"[bold]recipe[/]  published hyper-parameters: {', '.join(RECIPES)}")
+    return "\n\n".join(lines)

@@ -1,0 +1,47 @@
+"""Tables written in a stream, as CSV or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from adaptau_ext.errors import InputError
+
+
+def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
+    """Writes a batch at a time; the file appears when it is complete. Returns the number of rows.
+
+    Raises:
+        InputError: for a name that is neither .csv, .tsv nor .parquet.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder; make it first")
+    beside = path.with_name(path.name + ".part")
+    if path.suffix == ".parquet":
+        writer = pyarrow.parquet.ParquetWriter(beside, schema)
+    elif path.suffix in (".csv", ".tsv"):
+        options = pyarrow.csv.WriteOptions(delimiter="," if path.suffix == ".csv" else "\t")
+        writer = pyarrow.csv.CSVWriter(beside, schema, write_options=options)
+    else:
+        raise InputError(f"{path}: tables are written as .csv, .tsv or .parquet")
+    rows = 0
+    try:
+        with writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return rows
+
+
+def write_table(columns: dict[str, Any], path: Path) -> int:
+    """All at once."""
+    table = pa.table(columns)
+    return write_batches(table.to_batches(), table.schema, path)

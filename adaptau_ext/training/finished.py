@@ -1,0 +1,66 @@
+"""What a run left in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptau_ext.errors import ModelError
+from adaptau_ext.evaluation import UserMetrics
+from adaptau_ext.fitted import FittedModel
+from adaptau_ext.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is done."""
+
+    folder: Path
+    config: TrainConfig
+    results: dict[str, Any]
+    epochs: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> FinishedRun:
+        """Reads a run's files.
+
+        Raises:
+            ModelError: if there is no run, or it is not done.
+        """
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no run is there; a run is a folder written by `adaptau train`")
+        if not (folder / "results.json").is_file():
+            raise ModelError(
+                f"{folder}: the run is not done; the command that started it goes on with it"
+            )
+        try:
+            config = TrainConfig.model_validate_json((folder / "config.json").read_text())
+            results = json.loads((folder / "results.json").read_text())
+            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            epochs = [json.loads(line) for line in lines]
+        except ValueError as problem:
+            first = str(problem).partition("\n")[0]
+            raise ModelError(f"{folder}: a file of the run is damaged ({first})") from None
+        return cls(folder, config, results, epochs)
+
+    @property
+    def name(self) -> str:
+        """For people: the folder's."""
+        return self.folder.resolve().name
+
+    def model(self) -> FittedModel:
+        """The best epoch's."""
+        return FittedModel.load(self.folder / "model")
+
+    def users(self) -> UserMetrics:
+        """The best epoch's metrics of every test user."""
+        return UserMetrics.load(self.folder / "users.npz")
+
+
+def fitted_model(folder: Path) -> FittedModel:
+    """Of a run's folder, or of one that `FittedModel.save` wrote."""
+    if (folder / "model.json").is_file():
+        return FittedModel.load(folder)
+    return FinishedRun.read(folder).model()

@@ -1,0 +1,222 @@
+"""The `adaptau` command as people use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from adaptau_ext import FittedModel, cli
+from adaptau_ext.data import synthetic
+
+KILLS = int(os.environ.get("ADAPTAU_KILLS", "3"))  # each costs a start of Python and PyTorch
+QUICK = ("dim=8", "n_negatives=16", "batch_size=256", "lr=0.02", "epochs=3", "threads=1")
+
+
+def adaptau(*words: object) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    result = CliRunner().invoke(cli.app, [str(w) for w in words], env={"COLUMNS": "300"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def _threads(restore_threads: None) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ratings.csv of 60 users and 80 items, ids of words."""
+    data = synthetic(0, n_users=60, n_items=80, n_tastes=4, mean_items=20)
+    users, items = (part.numpy() for part in data.pairs())
+    frame = pd.DataFrame(
+        {"user_id": [f"user {u}" for u in users], "item_id": [f"item {i}" for i in items]}
+    )
+    frame["rating"] = np.random.default_rng(0).integers(1, 6, len(frame))
+    path = tmp_path_factory.mktemp("log") / "ratings.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(log: Path) -> Path:
+    """A finished run on it."""
+    folder = log.parent / "runs" / "adaptive"
+    code, text = adaptau("train", f"data={log}", *QUICK, "min_rating=2", f"output={folder}")
+    assert code == 0, text
+    assert "rated 2 or more" in text and "settings: min_rating=2" in text
+    return folder
+
+
+def test_from_a_file_to_recommendations(log: Path, run: Path, tmp_path: Path) -> None:
+    for name in ("all.csv", "all.parquet", "all.tsv"):
+        code, text = adaptau("recommend", run, "-k", 4, "--output", tmp_path / name)
+        assert code == 0 and f"recommendations in {tmp_path / name}" in text
+    tables = [
+        pd.read_csv(tmp_path / "all.csv"),
+        pd.read_csv(tmp_path / "all.tsv", sep="\t"),
+        pyarrow.parquet.read_table(tmp_path / "all.parquet").to_pandas(),
+    ]
+    for table in tables:
+        assert list(table.columns) == ["user", "rank", "item", "score"]
+        assert (table.item == tables[0].item).all() and (table.user == tables[0].user).all()
+    known = pd.read_csv(log)
+    known = set(zip(known.user_id[known.rating >= 2], known.item_id[known.rating >= 2], strict=True))
+    test_items = set(zip(tables[0].user, tables[0].item, strict=True)) & known
+    train = FittedModel.load(run / "model").seen.nnz
+    assert len(test_items) <= len(known) - train  # those of train and valid are not recommended
+    (tmp_path / "ids.txt").write_text("user 3\nuser 5\n")
+    code, text = adaptau("recommend", run, "--users", tmp_path / "ids.txt", "-k", 4)
+    assert code == 0
+    for item in tables[0][tables[0].user.isin(["user 3", "user 5"])].item:
+        assert item in text
+
+
+def test_evaluate_repeats_what_training_found(run: Path, tmp_path: Path) -> None:
+    code, text = adaptau("evaluate", run, "-k", 20, "-k", 7, "--output", tmp_path / "users.csv")
+    assert code == 0
+    found = json.loads((run / "results.json").read_text())
+    assert f"{found['test']['recall@20']:.4f}" in text and "popular and rare items" in text
+    users = pd.read_csv(tmp_path / "users.csv")
+    assert users["recall@20"].mean() == pytest.approx(found["test"]["recall@20"])
+    assert "recall@7" in users and users.user.str.startswith("user ").all()
+
+
+def test_export_writes_what_was_asked_for(run: Path, tmp_path: Path) -> None:
+    code, text = adaptau("export", run, "numpy", "parquet", "--output", tmp_path)
+    assert code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "users.npy", "items.npy", "user_ids.npy", "item_ids.npy", "users.parquet", "items.parquet",
+    }  # fmt: skip
+    assert str(tmp_path / "users.npy") in text
+
+
+def test_settings_come_from_files_and_words(log: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("lr: 1e-4\nks: [5, 9]\nmodel: lightgcn\n")
+    (tmp_path / "a.toml").write_text('lr = 1e-4\nks = [5, 9]\nmodel = "lightgcn"\n')
+    shown = [
+        adaptau("train", tmp_path / f"a.{kind}", "lr=0.5", "--show-config")[1]
+        for kind in ("yaml", "toml")
+    ]
+    assert shown[0] == shown[1]
+    settings = yaml.safe_load(shown[0])
+    assert (settings["lr"], settings["ks"], settings["negatives"]) == (0.5, [5, 9], "in_batch")
+    (tmp_path / "again.yaml").write_text(shown[0])
+    assert adaptau("train", tmp_path / "again.yaml", "--show-config")[1] == shown[0]
+
+
+def test_tensorboard(log: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    code, text = adaptau("train", f"data={log}", *QUICK, f"output={tmp_path / 'r'}", "--tensorboard")
+    assert code == 0, text
+    events = accumulator.EventAccumulator(str(tmp_path / "r" / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    found = [event.value for event in events.Scalars("metrics/recall@20")]
+    assert found == pytest.approx([line["metrics"]["recall@20"] for line in lines])
+
+
+def test_doctor_and_bench() -> None:
+    code, text = adaptau("doctor")
+    assert code == 0 and "equals its definition" in text
+    assert str(torch.ops.adaptau.cpu_level()) in text and torch.__version__ in text
+    code, text = adaptau("bench", "--users", 32, "--items", 100, "--negatives", 8, "--repeat", 1)
+    assert code == 0
+    rows = re.findall(r"│ ([a-z0-9, -]+?) +│ ([\d.]+) +│ ([\d.]+) +│ ([\d.]+) +│", text)
+    assert [row[0] for row in rows] == ["loss, whole catalogue", "loss, sampled", "top-20"]
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "recommend", "export", "report", "bench", "doctor", "fetch"]
+)
+def test_help_teaches_by_examples(command: str) -> None:
+    code, text = adaptau(command, "--help")
+    assert code == 0 and "Example" in text and f"adaptau {command}" in text
+
+
+def start(*words: object, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from adaptau_ext.cli import main; main()", *map(str, words)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ},
+    )
+
+
+def timeless(folder: Path) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.endswith("_seconds")} for line in lines]
+
+
+def same_runs(first: Path, second: Path) -> None:
+    assert timeless(first) == timeless(second)
+    models = [torch.load(folder / "model.pt", weights_only=True) for folder in (first, second)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    for name in ("users.parquet", "items.parquet"):
+        assert (first / "model" / name).read_bytes() == (second / "model" / name).read_bytes()
+
+
+def test_interrupted_says_how_to_go_on_and_does(log: Path, tmp_path: Path) -> None:
+    words = ("train", f"data={log}", *QUICK, "epochs=30")
+    words = tuple(w for w in words if w != "epochs=3")
+    whole = start(*words, "output=whole", cwd=tmp_path)
+    process = start(*words, "output=parts", cwd=tmp_path)
+    path = tmp_path / "parts" / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n") >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in text
+    assert "output=parts goes on from there" in " ".join(text.split())
+    assert start(*words, "output=parts", cwd=tmp_path).wait(120) == 0
+    assert whole.wait(120) == 0
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_killed_at_any_moment_loses_at_most_an_epoch(log: Path, tmp_path: Path, model: str) -> None:
+    words = (
+        "train",
+        f"data={log}",
+        *(w for w in QUICK if w != "epochs=3"),
+        "epochs=40",
+        f"model={model}",
+    )
+    assert start(*words, "output=whole", cwd=tmp_path).wait(120) == 0
+    rng, path = np.random.default_rng(0), tmp_path / "parts" / "metrics.jsonl"
+    kept = 0
+    for _ in range(KILLS):
+        process = start(*words, "output=parts", cwd=tmp_path)
+        wanted = kept + int(rng.integers(1, 4))
+        while process.poll() is None:
+            done = path.read_text().count("\n") if path.exists() else 0
+            if done >= wanted:
+                break
+            time.sleep(0.005)
+        time.sleep(float(rng.random()) * 0.03)  # somewhere within the epoch, or while it is written
+        process.kill()
+        process.wait()
+        seen = path.read_text().count("\n")
+        checkpoint = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
+        kept = len(checkpoint["results"])
+        assert kept >= min(wanted, seen)
+    assert start(*words, "output=parts", cwd=tmp_path).wait(120) == 0
+    same_runs(tmp_path / "whole", tmp_path / "parts")
