@@ -142,4 +142,4 @@ def _svg(figure: Figure, name: str, label: str) -> str:
         count=1,
     )
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return re.sub(r'id="([A-Za-z.]+_\d+)"', rf'id="{name}-\1"', text)
+    return re.sub(r'id="([A-Za-z][\w.]*_\d{1,4})"', rf'id="{name}-\1"', text)  # the others are hashes
