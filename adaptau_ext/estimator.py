@@ -57,9 +57,7 @@ class AdapTau:
         for name in _NOT_OURS:
             if name in self._settings:
                 raise InputError(f"{name} is no setting of AdapTau: it fits what it is given")
-        values = {**self._settings}
-        values.setdefault("epochs", 20)
-        config = make_config(values)
+        config = make_config({"epochs": 20, "patience": None, **self._settings})
         return config.model_copy(update={"protocol": "clean" if config.patience else "paper"})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_PUBLISHED: dict[str, Any] = {"protocol": "paper"}
+_PUBLISHED: dict[str, Any] = {"protocol": "paper", "patience": None}
 _LIGHTGCN: dict[str, Any] = {**_PUBLISHED, "model": "lightgcn"}
 _YELP = {**_PUBLISHED, "lr": 1e-4, "l2": 1e-3, "dropout": 0.1}
 _GOWALLA = {**_PUBLISHED, "lr": 1e-4, "l2": 1e-9, "dropout": 0.1}

@@ -117,10 +117,9 @@ class TrainConfig(BaseModel):
     l2: Annotated[float, Field(ge=0)] = Field(
         default=1e-7, description="weight of the rows used, squared"
     )
-    epochs: Count = Field(default=20, description="passes over the training interactions, at most")
+    epochs: Count = Field(default=100, description="passes over the training interactions, at most")
     patience: Count | None = Field(
-        default=None,
-        description="epochs without a better one after which training stops; default: never",
+        default=10, description="epochs without a better one after which training stops; none: never"
     )
     select_by: str | None = Field(
         default=None,
@@ -150,6 +149,8 @@ class TrainConfig(BaseModel):
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        if values.get("patience") == "none":
+            values["patience"] = None
         if values.get("negatives") is None:
             in_batch = values.get("model") == "lightgcn" or values.get("loss") in IN_BATCH_ONLY
             values["negatives"] = "in_batch" if in_batch else "sampled"

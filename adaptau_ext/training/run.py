@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adaptau_ext.evaluation import beyond_accuracy, group_recall
 from adaptau_ext.training import checkpoint
+from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.trainer import EpochResult, Trainer
 
 
@@ -97,7 +98,10 @@ class Run:
 
 def _what_matters(config: str) -> dict[str, Any]:
     """A run may be resumed elsewhere, and for longer."""
-    values: dict[str, Any] = json.loads(config)
+    try:
+        values = TrainConfig.model_validate_json(config).model_dump()  # with keys that came later
+    except ValueError:
+        return {}
     for key in ("output", "threads", "device", "epochs", "patience"):
         values.pop(key, None)
     return values

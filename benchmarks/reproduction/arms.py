@@ -36,7 +36,7 @@ SEARCH: dict[str, dict[str, Sequence[float]]] = {
 SEARCH_BUDGET: dict[str, Any] = {
     "protocol": "clean", "valid_fraction": 0.1, "epochs": 100, "patience": 10
 }  # fmt: skip
-LONG: dict[str, Any] = {"epochs": 500}  # on a small data set
+LONG: dict[str, Any] = {"epochs": 500, "patience": None}  # on a small data set
 
 
 @dataclass(frozen=True)
