@@ -44,7 +44,8 @@ class AdapTau:
             epoch on them is kept; without, all items are trained on for all epochs.
 
     Attributes:
-        fitted_: the FittedModel. history_: an EpochResult an epoch. Both after `fit`.
+        fitted_: the FittedModel, after `fit`.
+        history_: an EpochResult for each epoch, after `fit`.
 
     Raises:
         ConfigError: for a setting that is none, or does not fit.
