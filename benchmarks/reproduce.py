@@ -2,7 +2,7 @@
 
     python benchmarks/reproduce.py main               Adap-tau0 and Adap-tau in full: a night on two cores
     python benchmarks/reproduce.py normalisation      which embeddings are normalised
-    python benchmarks/reproduce.py all --page         the page of what is done, without running anything
+    python benchmarks/reproduce.py all --page         the page alone, of whatever is done so far
 
 Resumable: what is done is kept in --output, and a run that was killed goes on at its last checkpoint, in
 --work. Several processes may share the work with --only. Data sets are folders of LightGCN-format text in --data; published numbers
@@ -47,16 +47,16 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     arguments = parser.parse_args()
     names = TABLES if "all" in arguments.tables else arguments.tables
-    chosen = {name: TABLES[name]() for name in names}
+    tables = {name: rows() for name, rows in TABLES.items()}
     records = arguments.output / "records"
     folders = runs.Folders(arguments.data, arguments.work, records)
     if not arguments.page:
-        wanted = {arm.name: arm for rows in chosen.values() for row in rows for arm in row.arms}
+        wanted = {arm.name: arm for name in names for row in tables[name] for arm in row.arms}
         for arm in wanted.values():  # tables share some
             if fnmatch(arm.name, arguments.only):
                 runs.run(arm, folders, arguments.threads)
     published = Published(arguments.published)
-    print(write_page(chosen, records, published, arguments.output))
+    print(write_page(tables, records, published, arguments.output))
 
 
 if __name__ == "__main__":

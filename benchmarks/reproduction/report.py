@@ -9,7 +9,7 @@ from pathlib import Path
 from adaptau_ext.evaluation import compare
 
 from . import figures, page
-from .arms import CONVERGED, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
+from .arms import CLEAN, CONVERGED, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT, Row
 from .published import Published
 from .runs import Done, load, user_metrics
 
@@ -37,7 +37,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "clean": (
         "The same by the clean protocol",
         "A part of train is held out as validation items and not trained on; the epoch is chosen on them, and test "
-        "is looked at once. These are the numbers that users would see; the published ones are not comparable.",
+        "is looked at once. These are the numbers that users would see; the published ones are not comparable. "
+        f"Training stops {CLEAN['patience']} epochs after the best.",
     ),
     "strategies": (
         "The other strategies, Yelp2018, MF",

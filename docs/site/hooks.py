@@ -20,8 +20,6 @@ ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 CELL_CODE = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
-# Pages that a command writes; a checkout in which nobody has run it does not have them.
-WRITTEN_LATER = ("benchmarks/results/reproduction/README.md",)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -45,9 +43,6 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Links from docs/ to the rest of the repository, as the site has them."""
-    for path in WRITTEN_LATER:
-        if not (ROOT / path).is_file():
-            markdown = re.sub(rf"\[([^\]]*)\]\((\.\./)?{re.escape(path)}\)", r"\1", markdown)
     return markdown if page.file.src_uri.startswith("benchmarks/") else markdown.replace("](../", "](")
 
 
