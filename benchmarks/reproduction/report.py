@@ -31,8 +31,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
     ),
     "search": (
         "Hyper-parameters for MovieLens-1M",
-        "None were published. A tenth of train is cut as validation items; one temperature for all users "
-        f"(`weight_v0`), at most {SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best.",
+        "None were published. A tenth of train is cut as validation items; at most "
+        f"{SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best.",
     ),
     "clean": (
         "The same by the clean protocol",
