@@ -54,7 +54,8 @@ template <class T>
 struct SoftmaxProblem {
   Matrix users;           // [B, d]
   Matrix items;           // [M, d]
-  const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself
+  const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself; -1:
+                          // it has none, and L_b is the log of the sum alone
   Csr masked;             // per user: candidates that leave the denominator; never the positive
   SoftmaxTerms<T> terms;
   Precision precision = Precision::float32;  // of float; double is always double
