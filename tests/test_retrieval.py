@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
+from adaptau_ext.arguments import csr_pair
 from adaptau_ext.ops import Normalize
 from tests.budget import LossBudget, assert_same_ranking
 from tests.devices import DEVICES, GPUS, roundoff, runs
@@ -306,3 +307,36 @@ def test_an_index_of_another_catalogue_is_refused() -> None:
         ax.ItemIndex(i, normalize="cosine")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="u and i must have the same dtype"):
         ax.ItemIndex(i).topk(u.double(), 3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("normalize", ["none", "both"])
+def test_ranks_of_parts_add_up(device: str, normalize: str) -> None:
+    n_rows, n_items, borders = 50, 310, (0, 90, 90, 201, 310)
+    u, i = torch.randn(n_rows, 12), torch.randn(n_items, 12)
+    i[200:260] = i[40:100]  # ties across parts
+    i[7] = i[205] = torch.nan
+    targets, exclude = random_csr(n_rows, n_items, 0.03), random_csr(n_rows, n_items, 0.1, seed=1)
+    exclude = scipy.sparse.csr_array(exclude - exclude.multiply(targets))
+    exclude.eliminate_zeros()
+    exclude.sort_indices()
+    operators = torch.ops.adaptau
+    for _ in runs(device):
+        rows, items = u.to(device), i.to(device)
+        whole = csr_pair(targets, rows.device)
+        scores = operators.target_scores(rows, items, *whole, normalize)
+        total = torch.ones_like(whole[1])
+        for first, last in pairwise(borders):
+            part = csr_pair(exclude[:, first:last].tocsr(), rows.device)
+            found = operators.ranks(
+                rows,
+                items[first:last],
+                *whole,
+                *part,
+                normalize,
+                target_scores=scores,
+                first_item=first,
+            )
+            total += found - 1
+        expected = ax.ranks(rows, items, targets, exclude=exclude, normalize=normalize)
+        assert torch.equal(total, expected)

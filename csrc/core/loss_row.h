@@ -45,8 +45,8 @@ ADAPTAU_HOST_DEVICE inline double softplus(double x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
 
-// Writes loss and unit_loss of row b with positive t; returns the gradient's coefficients. Without a
-// positive, t < 0 and its score zero, the loss is the negatives' log-sum-exp.
+// Writes loss and unit_loss of row b with positive t; returns the gradient's coefficients. Without
+// a positive, t < 0 and its score zero, the loss is the negatives' log-sum-exp.
 template <class T>
 ADAPTAU_HOST_DEVICE RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t b, int64_t t,
                                            const RowTotals& totals, const SoftmaxOutput<T>& out) {

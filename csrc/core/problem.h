@@ -97,10 +97,14 @@ struct TopkProblem {
 };
 
 // The 1-based place of each target among its user's candidates; exclusions leave the competition.
+// Items may be a part of a catalogue, from item first_item on; targets are then items of all of it
+// and come with their scores, [nnz] of the compute type.
 struct RanksProblem {
   Matrix users, items;
   Csr targets, excluded;
   Normalize normalize;
+  const void* target_scores = nullptr;  // or nullptr: targets are rows of items
+  int64_t first_item = 0;
 };
 
 // One side of a bipartite graph: the neighbours of each node, as rows of the other side.

@@ -193,7 +193,9 @@ __global__ void __launch_bounds__(kThreads, 4)
 
   if (b.by_user.sums != nullptr) {
     const float su = b.users.unit_scale[user], si = target < 0 ? 0 : b.items.unit_scale[target];
-    const auto positive = [&](int64_t k) { return target < 0 ? 0 : element(p.items, target, k) * si; };
+    const auto positive = [&](int64_t k) {
+      return target < 0 ? 0 : element(p.items, target, k) * si;
+    };
     const float from_sums = static_cast<float>(row.coefficient * row.inv_tau);
     const float from_positive = static_cast<float>(row.positive * row.inv_positive_tau);
     float along = 0, user_dot_sums = 0;

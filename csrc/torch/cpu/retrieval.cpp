@@ -80,6 +80,11 @@ struct Cpu : Float32AndFloat64 {
   }
 
   template <class T>
+  static void target_scores(const Tensor&, const RanksProblem& problem, const Tensor& out) {
+    adaptau::target_scores<T>(problem, data<T>(out), torch_threads());
+  }
+
+  template <class T>
   static void ranks(const Tensor&, const RanksProblem& problem, int64_t, const Tensor& out) {
     adaptau::ranks<T>(problem, data<int64_t>(out), torch_threads());
   }
@@ -110,6 +115,7 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   m.impl("pack_items", TORCH_BOX(&pack_items_cpu));
   m.impl("topk", TORCH_BOX(&topk_items<Cpu>));
   m.impl("ranks", TORCH_BOX(&ranks_of_targets<Cpu>));
+  m.impl("target_scores", TORCH_BOX(&scores_of_targets<Cpu>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(adaptau, CompositeExplicitAutograd, m) {
