@@ -17,6 +17,7 @@ from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
 _NOT_OURS = (
     "data",
     "protocol",
+    "split",
     "test_fraction",
     "output",
     "noise",
@@ -43,7 +44,8 @@ class AdapTau:
             epoch on them is kept; without, all items are trained on for all epochs.
 
     Attributes:
-        fitted_: the FittedModel. history_: an EpochResult an epoch. Both after `fit`.
+        fitted_: the FittedModel, after `fit`.
+        history_: an EpochResult for each epoch, after `fit`.
 
     Raises:
         ConfigError: for a setting that is none, or does not fit.
@@ -57,7 +59,11 @@ class AdapTau:
         for name in _NOT_OURS:
             if name in self._settings:
                 raise InputError(f"{name} is no setting of AdapTau: it fits what it is given")
+        if "threads" in self._settings:
+            raise InputError("threads is no setting of AdapTau: call torch.set_num_threads")
         config = make_config({"epochs": 20, "patience": None, **self._settings})
+        if config.valid_fraction is not None and config.patience is None:
+            raise InputError("valid_fraction is held out to stop by: give patience, too")
         return config.model_copy(update={"protocol": "clean" if config.patience else "paper"})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -120,6 +120,11 @@ def test_settings_come_from_files_and_words(log: Path, tmp_path: Path) -> None:
     assert adaptau("train", tmp_path / "again.yaml", "--show-config")[1] == shown[0]
 
 
+def test_the_built_in_data_is_split_already() -> None:
+    code, text = adaptau("train", "k_core=5")
+    assert code == 2 and "the built-in data set is split already: k_core would have no effect" in text
+
+
 def test_tensorboard(log: Path, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     code, text = adaptau("train", f"data={log}", *QUICK, f"output={tmp_path / 'r'}", "--tensorboard")
@@ -129,6 +134,8 @@ def test_tensorboard(log: Path, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     found = [event.value for event in events.Scalars("metrics/recall@20")]
     assert found == pytest.approx([line["metrics"]["recall@20"] for line in lines])
+    loss = re.search(r"epoch +0 +loss ([\d.]+)", text)  # a batch's mean, as the line says
+    assert loss and events.Scalars("loss")[0].value == pytest.approx(float(loss[1]), abs=1e-4)
 
 
 def test_doctor_and_bench() -> None:

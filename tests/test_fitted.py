@@ -219,8 +219,11 @@ def test_estimator_follows_conventions(tmp_path: Path) -> None:
         AdapTau(learning_rate=1)
     with pytest.raises(ConfigError, match="lr: Input should be greater than 0, got -1"):
         AdapTau(lr=-1)
-    with pytest.raises(InputError, match="data is no setting of AdapTau"):
-        AdapTau(data="x.csv")
+    for setting in ({"data": "x.csv"}, {"split": "temporal"}, {"threads": 1}):
+        with pytest.raises(InputError, match=f"{next(iter(setting))} is no setting of AdapTau"):
+            AdapTau(**setting)
+    with pytest.raises(InputError, match="valid_fraction is held out to stop by: give patience, too"):
+        AdapTau(valid_fraction=0.2)
     data = synthetic(0, n_users=60, n_items=80, n_tastes=4, mean_items=12)
     model.set_params(lr=0.02).fit(data).save(tmp_path / "m")
     assert AdapTau.load(tmp_path / "m").recommend(k=3).equals(model.recommend(k=3))

@@ -221,6 +221,8 @@ def test_folder_of_parts(tmp_path: Path) -> None:
     (tmp_path / "test.csv").unlink()
     again = load(tmp_path)
     assert (again.test != data.test).nnz == 0
+    with pytest.raises(DataError, match="is split already: min_rating, split would have no effect"):
+        load(tmp_path, Preparation(min_rating=4, split="temporal"))
 
 
 def test_ml_100k() -> None:

@@ -136,7 +136,8 @@ def test_data_without_a_temperature() -> None:
         AdaptiveTemperature(none, none, 3, 3)
     dense = torch.ones(4, 5).nonzero()
     with pytest.raises(
-        ValueError, match="fewer than half of all user-item pairs .* got 20 pairs of 4 users x 5"
+        ValueError,
+        match="fewer than half of all user-item pairs .* got 20 pairs of 4 users x 5 .* tau=0.1",
     ):
         AdaptiveTemperature(dense[:, 0], dense[:, 1], 4, 5)
 

@@ -77,7 +77,7 @@ def train(
     except ValueError as problem:
         fail(str(problem))
     _introduce(config, data)
-    with _board(folder, tensorboard) as log:
+    with _board(folder, tensorboard, run.trainer.n_batches) as log:
         try:
             _follow(run, log)
         except KeyboardInterrupt:
@@ -106,6 +106,7 @@ def train(
 def load_data(config: TrainConfig) -> Interactions:
     """The data that `config.data` names."""
     if config.data == "synthetic":
+        config.preparation.refuse_split("the built-in data set")
         return synthetic(config.seed)
     return load(
         config.data,
@@ -181,7 +182,7 @@ def _follow(run: Run, log: Callable[[EpochResult], None]) -> None:
 
 
 @contextmanager
-def _board(folder: Path, wanted: bool) -> Iterator[Callable[[EpochResult], None]]:
+def _board(folder: Path, wanted: bool, n_batches: int) -> Iterator[Callable[[EpochResult], None]]:
     """Logs epochs to TensorBoard, if that is wanted."""
     if not wanted:
         yield lambda _: None
@@ -192,7 +193,7 @@ def _board(folder: Path, wanted: bool) -> Iterator[Callable[[EpochResult], None]
     with SummaryWriter(folder / "tensorboard") as writer:
 
         def log(result: EpochResult) -> None:
-            values = {"loss": result.loss_sum, "inv_tau/min": result.inv_tau_min}
+            values = {"loss": result.loss_sum / n_batches, "inv_tau/min": result.inv_tau_min}
             values |= {"inv_tau/max": result.inv_tau_max, "seconds/train": result.train_seconds}
             values |= {f"metrics/{name}": value for name, value in result.metrics.items()}
             for name, value in values.items():

@@ -35,6 +35,20 @@ class Preparation:
     valid_fraction: float = 0.1
     seed: int = 0
 
+    def refuse_split(self, source: str | Path) -> None:
+        """Nothing of `source`, which is split already, is filtered or split again.
+
+        Raises:
+            DataError: if that was asked for.
+        """
+        names = ("min_rating", "k_core", "split", "test_fraction")
+        asked = [name for name in names if getattr(self, name) != getattr(Preparation, name)]
+        if asked:
+            raise DataError(
+                f"{source} is split already: {', '.join(asked)} would have no effect; filter and split "
+                "one file, or leave that out"
+            )
+
     def filtered(self, log: Log) -> Log:
         """What is left of a log."""
         if self.min_rating is not None:
@@ -68,7 +82,7 @@ def load(
         folder with train.txt and test.txt           LightGCN's format, one line a user
 
     Args:
-        preparation: its filters do not apply to what is split already.
+        preparation: of what is split already only columns and delimiter.
         cold_users, duplicates: of data that is split already, see `Interactions.from_pairs`.
 
     Raises:
@@ -83,6 +97,7 @@ def load(
         raise DataError(
             f"{source}: no such file or folder; data names a file or a folder of interactions"
         )
+    preparation.refuse_split(source)
     parts = {name: _part(source, name) for name in ("train", "test", "valid")}
     if parts["train"] is None:
         raise DataError(f"{source}: a folder of data has train.* and test.* files, no train.* is there")

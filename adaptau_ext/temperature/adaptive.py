@@ -64,7 +64,8 @@ class AdaptiveTemperature(Temperature):
         degree_quantile: of mode "official": users with more training pairs than this quantile count.
 
     Attributes:
-        inv_tau0: w0, a float. inv_tau: `[n_users]` float64, w_u.
+        inv_tau0: w0, a float.
+        inv_tau: `[n_users]` float64, w_u.
         tau0, of(users): the temperatures themselves, which divide the scores.
     """
 
@@ -120,7 +121,8 @@ class AdaptiveTemperature(Temperature):
         if not self._log_ratio > 0:
             raise ValueError(
                 "Adap-tau needs fewer than half of all user-item pairs in the training data, got "
-                f"{int(kept.sum())} pairs of {self._active.numel()} users x {n_items} items"
+                f"{int(kept.sum())} pairs of {self._active.numel()} users x {n_items} items; "
+                "use a fixed temperature, like tau=0.1"
             )
         self.inv_tau0 = self._log_ratio / warmup_gap
         zeros = torch.zeros(n_users, dtype=torch.float64, device=users.device)
