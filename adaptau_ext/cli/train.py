@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adaptau_ext.cli.console import console, explained, fail, needed
+from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
 from adaptau_ext.data import Interactions, load, synthetic
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
@@ -40,7 +41,8 @@ def add(app: typer.Typer) -> None:
         "adaptau train data=ratings.csv min_rating=4 k_core=5 output=runs/mine\n\n"
         "adaptau train data=path/to/gowalla recipe=gowalla-mf\n\n"
         "adaptau train settings.yaml lr=1e-3 [dim](words override the file)[/]\n\n"
-        "adaptau train data=ratings.csv output=runs/mine [dim](again: goes on where it stopped)[/]"
+        "adaptau train data=ratings.csv output=runs/mine [dim](again: goes on where it stopped)[/]\n\n"
+        "torchrun --nproc-per-node 4 -m adaptau_ext train data=ratings.csv output=runs/mine"
     )(train)
 
 
@@ -60,12 +62,17 @@ def train(
     """Train a model and evaluate it after every epoch.
 
     Without arguments: the built-in data set, which is made up from a seed (Zipf popularity, planted
-    tastes) and ends within two minutes.
+    tastes) and ends within two minutes. Under torchrun the processes share every batch.
     """
     config = make_config(read_settings(settings or []))
     if show_config:
         print(effective(config), end="")
         return
+    with processes():
+        _train(config, tensorboard)
+
+
+def _train(config: TrainConfig, tensorboard: bool) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = config.output or (
@@ -77,6 +84,7 @@ def train(
     except ValueError as problem:
         fail(str(problem))
     _introduce(config, data)
+    tensorboard = tensorboard and run.trainer.world.is_first
     with _board(folder, tensorboard, run.trainer.n_batches) as log:
         try:
             _follow(run, log)
@@ -88,6 +96,16 @@ def train(
                 highlight=False,
             )
             raise typer.Exit(130) from None
+        except RuntimeError as problem:
+            if not lost_process(problem):
+                raise
+            done = len(run.trainer.results)
+            fail(
+                f"another process of this run has stopped after epoch {done - 1}; the same command with "
+                f"output={folder} goes on from there"
+            )
+    if not run.trainer.world.is_first:
+        return
     results = run.results
     assert results is not None
     console.print(

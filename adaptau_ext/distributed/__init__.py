@@ -20,5 +20,6 @@ the loss of one process, and gradients to its gradients; retrieval gives the sam
 
 from adaptau_ext.distributed.retrieval import ranks, topk
 from adaptau_ext.distributed.softmax import in_batch_softmax, sharded_softmax
+from adaptau_ext.distributed.world import World
 
-__all__ = ["in_batch_softmax", "ranks", "sharded_softmax", "topk"]
+__all__ = ["World", "in_batch_softmax", "ranks", "sharded_softmax", "topk"]

@@ -61,6 +61,19 @@ class Evaluation(UserMetrics):
     recommended: dict[int, np.ndarray] = field(repr=False)
     found: dict[int, np.ndarray] = field(repr=False)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Evaluation]) -> Evaluation:
+        """Of parts of the users, the ids of each part above those of the one before."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return cls(
+            np.concatenate([part.users for part in parts]),
+            {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
+            {k: np.sum([part.recommended[k] for part in parts], axis=0) for k in first.recommended},
+            {k: np.sum([part.found[k] for part in parts], axis=0) for k in first.found},
+        )
+
 
 def evaluate(
     user_embeddings: Tensor,

@@ -31,12 +31,16 @@ class Run:
         users.npz        the best epoch's metrics of every test user, see UserMetrics
         results.json     the best epoch on test
 
+    Of several processes the first one writes them; all of them read the checkpoint.
+
     Raises:
         ValueError: if the folder holds a run of another configuration.
     """
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer, self.folder = trainer, folder
+        if not trainer.world.is_first:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         config, path = trainer.config.model_dump_json(indent=2) + "\n", folder / "config.json"
         if path.exists() and _what_matters(path.read_text()) != _what_matters(config):
@@ -56,6 +60,10 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if path.exists():
             self.trainer.load_state_dict(checkpoint.load(path))
+        if not self.trainer.world.is_first:
+            yield from self.trainer.run()
+            self._finish()
+            return
         done = self.trainer.results
         with (self.folder / "metrics.jsonl").open("w") as file:
             for result in done:
@@ -73,6 +81,8 @@ class Run:
         last, best = trainer.results[-1], trainer.results[trainer.best]
         trainer.model.load_state_dict(trainer.best_model)
         tested = trainer.evaluate_test()
+        if not trainer.world.is_first:
+            return
         popularity = np.bincount(trainer.data.train.indices, minlength=trainer.data.n_items)
         ks = trainer.config.ks
         results = {

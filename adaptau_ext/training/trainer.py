@@ -14,6 +14,8 @@ from torch import Tensor
 
 from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
+from adaptau_ext.data.interactions import without_rows
+from adaptau_ext.distributed import World
 from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
@@ -27,7 +29,7 @@ from adaptau_ext.temperature import (
 )
 from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.diagnostics import diagnose
-from adaptau_ext.training.objectives import objective
+from adaptau_ext.training.objectives import objective, splits_batches
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,12 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, data: Interactions, model: Recommender | None = None
     ) -> None:
-        self.config = config
+        self.config, self.world = config, World.current()
+        if self.world.size > 1 and not splits_batches(config):
+            raise ConfigError(
+                f"loss={config.loss} with negatives={config.negatives} compares all rows of a batch: "
+                "one process only"
+            )
         if config.protocol == "clean":
             if data.valid is None or config.valid_fraction not in (None, data.valid_fraction):
                 data = data.cut_valid(config.valid_fraction or 0.1, config.seed)
@@ -103,21 +110,31 @@ class Trainer:
             yield self.users[chosen].to(self.device), self.items[chosen].to(self.device)
 
     def step(self, users: Tensor, items: Tensor) -> Tensor:
-        """One optimiser step; returns the loss, regulariser included."""
+        """One optimiser step; returns the loss, regulariser included.
+
+        Of several processes each computes its part of the batch, and all take the same step.
+        """
         self.optimizer.zero_grad()
+        n, part = len(users), self.world.part(len(users))
+        own_users, own_items = users[part], items[part]
         rows = self.model.rows(
-            users,
-            items,
+            own_users,
+            own_items,
             catalogue=self.config.negatives != "in_batch",
             generator=self.generator,
         )
-        seed = int(torch.randint(2**62, (), generator=self.generator))
-        loss, unit_loss = self.objective(rows, users, items, self.temperature, seed)
+        seed = int(torch.randint(2**62, (), generator=self.generator)) + self.world.rank
+        if len(own_users) or self.config.negatives == "in_batch":  # everybody's batch needs everybody
+            loss, unit_loss = self.objective(rows, own_users, own_items, self.temperature, seed)
+        else:
+            loss, unit_loss = 0 * rows.u.sum(), rows.u.new_empty(0)
+        loss = loss * (len(own_users) / n)  # this rank's share of the mean
         loss.backward()
+        self.world.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self.optimizer.step()
         if unit_loss is not None and self.temperature.needs_unit_loss:
-            self.temperature.record(users, unit_loss)
-        return loss.detach()
+            self.temperature.record(users, self.world.gathered(unit_loss, n))
+        return self.world.summed(loss.detach())
 
     def run(self) -> Iterator[EpochResult | Tensor]:
         """Yields the loss of each step, then the EpochResult of each epoch, until done."""
@@ -202,9 +219,17 @@ class Trainer:
         return self._evaluate(self.embeddings(), self.data.test, self.data.seen)
 
     def _evaluate(self, embeddings: tuple[Tensor, Tensor], held_out: Any, exclude: Any) -> Evaluation:
-        return evaluate_users(
-            *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
-        )
+        """Of several processes each evaluates its part of the users, all know the whole."""
+        if self.world.size > 1:
+            others = np.ones(self.data.n_users, bool)
+            others[self.world.part(self.data.n_users)] = False
+            held_out = without_rows(held_out, others)
+        own = None
+        if held_out.nnz:
+            own = evaluate_users(
+                *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
+            )
+        return Evaluation.joined([part for part in self.world.collected(own) if part is not None])
 
     def fitted(self) -> FittedModel:
         """The model as it is, for use without this package's training."""
