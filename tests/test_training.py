@@ -277,3 +277,8 @@ def test_help_lists_every_key() -> None:
     assert code == 0
     for key in (*TrainConfig.model_fields, "recipe"):
         assert key in text
+
+
+def test_tau0_follows_the_embeddings_after_the_warm_up(small: Interactions) -> None:
+    found = [result.inv_tau0 for result in results(config(tau="weight_v0", warmup_epochs=3), small)]
+    assert len(set(found[:3])) == 1 and len(set(found[2:])) == 3

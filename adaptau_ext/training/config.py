@@ -102,6 +102,9 @@ class TrainConfig(BaseModel):
         description="Adap-tau as in the published experiments, or as in the paper's text",
     )
     variance: bool = Field(default=False, description="Adap-tau's form of tau0 with variances")
+    warmup_epochs: Annotated[int, Field(ge=0)] = Field(
+        default=100, description="epochs of Adap-tau with 0.7 for mu+ - mu, which is tiny at first"
+    )
     t1: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="quantile of weight_ratio")
     t2: Positive | None = Field(
         default=None,

@@ -300,4 +300,5 @@ def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
         t1=config.t1,
         t2=config.t2,
         variance=config.variance,
+        warmup_epochs=config.warmup_epochs,
     )
