@@ -61,7 +61,7 @@ def naive(
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_is_the_mean_of_per_user_metrics(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_USERS_A_CHUNK", chunk)
+    monkeypatch.setattr(ranking, "USERS_A_CHUNK", chunk)
     u, i = torch.randn(60, 8), torch.randn(90, 8)
     train = random_csr(60, 90, 0.2, seed=0)
     train = scipy.sparse.csr_array(scipy.sparse.vstack([train[:59], np.arange(90)[None] < 85]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import typer
 from rich.progress import (
     BarColumn,
@@ -80,7 +81,7 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
     )
     data = load_data(config)
     try:
-        run = Run(Trainer(config, data), folder)
+        run = Run(_trainer(config, data), folder)
     except ValueError as problem:
         fail(str(problem))
     _introduce(config, data)
@@ -101,8 +102,8 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
                 raise
             done = len(run.trainer.results)
             fail(
-                f"another process of this run has stopped after epoch {done - 1}; the same command with "
-                f"output={folder} goes on from there"
+                f"another process of this run has stopped, {done} epochs are kept; the same command "
+                f"with output={folder} goes on from there"
             )
     if not run.trainer.world.is_first:
         return
@@ -119,6 +120,17 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _trainer(config: TrainConfig, data: Interactions) -> Trainer:
+    if not config.shard:
+        return Trainer(config, data)
+    if not dist.is_initialized():
+        fail("shard=true needs processes: torchrun --nproc-per-node N -m adaptau_ext train ...")
+    needed("safetensors", "distributed")
+    from adaptau_ext.distributed.trainer import ShardedTrainer
+
+    return ShardedTrainer(config, data)
 
 
 def load_data(config: TrainConfig) -> Interactions:

@@ -36,8 +36,10 @@ class World:
         return self.rank == 0
 
     def counts(self, n: int) -> list[int]:
-        """n things divided among the ranks, as evenly as can be, in order."""
-        return [n // self.size + (rank < n % self.size) for rank in range(self.size)]
+        """n things divided among the ranks in order, as torch.chunk and DTensor do: the last ones may
+        have fewer, or none."""
+        share = -(-n // self.size)
+        return [max(0, min(share, n - rank * share)) for rank in range(self.size)]
 
     def part(self, n: int) -> slice:
         """This rank's of n things."""

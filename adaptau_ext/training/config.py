@@ -134,6 +134,11 @@ class TrainConfig(BaseModel):
         default="error", description="no training items"
     )
     duplicates: Literal["error", "merge"] = Field(default="error", description="repeated pairs")
+    shard: bool = Field(
+        default=False,
+        description="split the tables over torchrun's processes, for catalogues that do not fit one: "
+        "mf with negatives=full",
+    )
     device: str | None = Field(
         default=None,
         pattern=r"^(cpu|cuda(:\d+)?)$",

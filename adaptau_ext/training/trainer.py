@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from adaptau_ext.temperature import (
     LearnedTemperature,
     Temperature,
 )
+from adaptau_ext.training import checkpoint
 from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.diagnostics import diagnose
 from adaptau_ext.training.objectives import objective, splits_batches
@@ -63,6 +65,8 @@ class Trainer:
         results: of every epoch so far. best: index of the best of them. best_model: its state_dict.
     """
 
+    adaptive = AdaptiveTemperature
+
     def __init__(
         self, config: TrainConfig, data: Interactions, model: Recommender | None = None
     ) -> None:
@@ -87,7 +91,7 @@ class Trainer:
         self.popularity = np.bincount(data.train.indices, minlength=data.n_items)
         self.groups = popularity_groups(self.popularity)
         self.model = (model or make_model(config, data)).to(self.device)
-        self.temperature = make_temperature(config, data).to(self.device)
+        self.temperature = make_temperature(config, data, self.adaptive).to(self.device)
         self.objective = objective(config)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         learned = list(self.temperature.parameters())
@@ -273,6 +277,17 @@ class Trainer:
         self.results = [EpochResult(**result) for result in state["results"]]
         self.best, self.best_model = state["best"], state["best_model"]
 
+    def keep(self, folder: Path) -> None:
+        """Writes `state_dict` into a run's folder."""
+        if self.world.is_first:
+            checkpoint.save(self.state_dict(), folder / "checkpoint.pt")
+
+    def restore(self, folder: Path) -> None:
+        """Goes on from what `keep` wrote, if there is anything."""
+        path = folder / "checkpoint.pt"
+        if path.exists():
+            self.load_state_dict(checkpoint.load(path))
+
 
 def make_model(config: TrainConfig, data: Interactions) -> Recommender:
     """An untrained model."""
@@ -283,7 +298,9 @@ def make_model(config: TrainConfig, data: Interactions) -> Recommender:
     return MF(data.n_users, data.n_items, config.dim, user_dropout=config.dropout, seed=config.seed)
 
 
-def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
+def make_temperature(
+    config: TrainConfig, data: Interactions, adaptive: type[AdaptiveTemperature] = AdaptiveTemperature
+) -> Temperature:
     """The strategy that `config.tau` names, before the first epoch."""
     if isinstance(config.tau, float):
         return FixedTemperature(config.tau)
@@ -291,7 +308,7 @@ def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
         return LearnedTemperature()
     if config.tau == "learned_per_user":
         return LearnedTemperature(data.n_users)
-    return AdaptiveTemperature(
+    return adaptive(
         *data.pairs(),
         data.n_users,
         data.n_items,
