@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from adaptau_ext.data import Interactions
 from tests import virtual_gpu
 from tests.virtual_gpu import build
 
@@ -47,6 +48,15 @@ def restore_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def write_lightgcn(data: Interactions, folder: Path) -> Path:
+    """train.txt and test.txt of LightGCN's format."""
+    folder.mkdir(parents=True)
+    for name, rows in (("train", data.train), ("test", data.test)):
+        lines = [" ".join(map(str, [user, *rows[[user]].indices])) for user in range(data.n_users)]
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 def real_data(name: str) -> Path:
