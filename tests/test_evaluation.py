@@ -11,6 +11,7 @@ import scipy.sparse
 import scipy.stats
 import torch
 
+from adaptau_ext import ItemIndex
 from adaptau_ext.evaluation import (
     Evaluation,
     UserMetrics,
@@ -91,6 +92,10 @@ def test_cosine_scores() -> None:
     unit = torch.nn.functional.normalize
     assert evaluate(u, i, test, normalize="both") == pytest.approx(evaluate(unit(u), unit(i), test))
     assert evaluate(u, i, test, normalize="both") != pytest.approx(evaluate(u, i, test))
+    index = ItemIndex(i, normalize="both")
+    assert evaluate(u, index, test) == evaluate(u, i, test, normalize="both")
+    with pytest.raises(ValueError, match='normalize is that of the index, "both", got "item"'):
+        evaluate(u, index, test, normalize="item")
 
 
 def test_bad_arguments() -> None:

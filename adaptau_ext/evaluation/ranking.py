@@ -79,7 +79,7 @@ class Evaluation(UserMetrics):
 
 def evaluate(
     user_embeddings: Tensor,
-    item_embeddings: Tensor,
+    item_embeddings: Tensor | ItemIndex,
     held_out: scipy.sparse.csr_array,
     *,
     exclude: scipy.sparse.csr_array | None = None,
@@ -94,7 +94,7 @@ def evaluate(
 
 def evaluate_users(
     user_embeddings: Tensor,
-    item_embeddings: Tensor,
+    item_embeddings: Tensor | ItemIndex,
     held_out: scipy.sparse.csr_array,
     *,
     exclude: scipy.sparse.csr_array | None = None,
@@ -116,15 +116,24 @@ def evaluate_users(
     All items compete but those in `exclude` (training items). Memory does not grow with users x items.
 
     Args:
-        user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`.
+        user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`, or an index of them, which may
+            lie on disk.
         held_out, exclude: `[n_users, n_items]` CSR.
         ks: cut-offs, each >= 1. A user with fewer than k candidates is given all of them.
-        normalize: "both" for cosine scores.
+        normalize: "both" for cosine scores. An index has its own.
 
     Raises:
-        ValueError: for no cut-off, a cut-off below 1, or no held-out item at all.
+        ValueError: for no cut-off, a cut-off below 1, no held-out item at all, or an index with
+            another `normalize`.
     """
-    index = ItemIndex(item_embeddings, normalize=normalize)
+    if not isinstance(item_embeddings, ItemIndex):
+        index = ItemIndex(item_embeddings, normalize=normalize)
+    elif normalize in ("none", item_embeddings.normalize):
+        index = item_embeddings
+    else:
+        raise ValueError(
+            f'normalize is that of the index, "{item_embeddings.normalize}", got "{normalize}"'
+        )
 
     def search(users: np.ndarray, k: int) -> np.ndarray:
         seen = None if exclude is None else csr_pair(exclude[users], user_embeddings.device)

@@ -38,7 +38,9 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "str normalize=\"none\", Tensor? item_bytes=None, Tensor? item_meta=None, "
       "Tensor? item_centre=None) -> (Tensor scores, Tensor ids)");
   m.def("unit_rows(Tensor i) -> Tensor");
-  m.def("pack_items(Tensor i) -> (Tensor item_bytes, Tensor item_meta, Tensor item_centre)");
+  m.def(
+      "pack_items(Tensor i, Tensor? centre=None) -> (Tensor item_bytes, Tensor item_meta, "
+      "Tensor item_centre)");
   m.def(
       "ranks(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
       "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\", "

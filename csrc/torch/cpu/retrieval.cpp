@@ -35,8 +35,9 @@ Tensor unit_rows_cpu(Tensor i) {
   return out;
 }
 
-// What the scan of bytes wants to know of a catalogue; empty where it would not be used.
-std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i) {
+// What the scan of bytes wants to know of a catalogue; empty where it would not be used. With the
+// centre of another call, parts of a catalogue that are whole panels are parts of its bytes.
+std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i, OptionalTensor given) {
   const Matrix items = Arguments(i).matrix("i", i);
   const Kernels<float>& kernels = active_kernels<float>();
   const bool packs = ByteScan::possible(items, kernels);
@@ -45,8 +46,15 @@ std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i) {
   Tensor meta = torch::stable::new_empty(i, {panels, 4}, ScalarType::Float);
   Tensor centre = torch::stable::new_empty(i, {packs ? ld : 0}, ScalarType::Float);
   if (packs) {
-    const auto found = item_centre(items, {false, false}, kernels);
-    std::copy(found.begin(), found.end(), data<float>(centre));
+    if (given) {
+      if (given->scalar_type() != ScalarType::Float || !given->is_contiguous() ||
+          given->numel() != ld)
+        fail("centre must be what pack_items made of other rows of ", items.cols, " columns");
+      std::copy_n(static_cast<const float*>(given->const_data_ptr()), ld, data<float>(centre));
+    } else {
+      const auto found = item_centre(items, {false, false}, kernels);
+      std::copy(found.begin(), found.end(), data<float>(centre));
+    }
     pack_items(items, {false, false}, data<float>(centre), torch_threads(), data<uint8_t>(bytes),
                data<float>(meta));
   }
