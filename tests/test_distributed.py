@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import distributed_traffic
 import pytest
 import torch
 import torch.distributed as dist
@@ -47,6 +48,13 @@ def test_parts_together_are_the_whole(world: int) -> None:
     done = launch(world, str(Path(__file__).with_name("distributed_checks.py")), *CHECKS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == [word for name in CHECKS for word in (name, "passed")]
+
+
+def test_traffic_is_what_the_formulas_say() -> None:
+    rows = distributed_traffic.launch(2, ["--rows=33", "--items=200", "--repeats=1"])
+    assert [row["operation"] for row in rows] == list(distributed_traffic.FORMULAS)
+    for row in rows:
+        assert row["sent"] == row["formula"] > 0, row
 
 
 QUICK = (
