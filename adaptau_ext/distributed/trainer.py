@@ -108,6 +108,7 @@ class ShardedTrainer(Trainer):
             positive_tau=self.temperature.of_positives(own),
             denominator=self.temperature.denominator,
             normalize=self.config.normalize,
+            precision=self.config.precision,
             reduction="sum",
             return_unit_loss=True,
         )

@@ -77,6 +77,7 @@ def _dense(
         "positive_tau": temperature.of_positives(users),
         "denominator": temperature.denominator,
         "normalize": config.normalize,
+        "precision": config.precision,
         "return_unit_loss": True,
     }
     tau = temperature.of(users)
