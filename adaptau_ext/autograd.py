@@ -196,9 +196,16 @@ def _unit_rows(i: Tensor) -> Tensor:
 def _ranks(
     u: Tensor, i: Tensor, target_indptr: Tensor, target_indices: Tensor,
     exclude_indptr: Tensor | None = None, exclude_indices: Tensor | None = None,
-    normalize: str = "none",
+    normalize: str = "none", target_scores: Tensor | None = None, first_item: int = 0,
 ) -> Tensor:  # fmt: skip
     return target_indices.new_empty(target_indices.shape)
+
+
+@torch.library.register_fake("adaptau::target_scores")
+def _target_scores(
+    u: Tensor, i: Tensor, target_indptr: Tensor, target_indices: Tensor, normalize: str = "none"
+) -> Tensor:
+    return u.new_empty(target_indices.shape, dtype=compute_dtype(u))
 
 
 @torch.library.register_fake("adaptau::draw_negatives")

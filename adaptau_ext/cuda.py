@@ -9,8 +9,8 @@ import torch
 
 OPERATORS = (
     "fused_adaptive_softmax", "fused_adaptive_softmax_backward", "sampled_adaptive_softmax",
-    "sampled_adaptive_softmax_backward", "topk", "ranks", "unit_rows", "pack_items", "draw_negatives",
-    "dropout", "propagate",
+    "sampled_adaptive_softmax_backward", "topk", "ranks", "target_scores", "unit_rows", "pack_items",
+    "draw_negatives", "dropout", "propagate",
 )  # fmt: skip
 REBUILD = "install it again with nvcc on the PATH, or CUDA_HOME set, and ADAPTAU_CUDA=1"
 

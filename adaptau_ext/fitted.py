@@ -19,10 +19,12 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from adaptau_ext.arguments import csr_pair
 from adaptau_ext.data import Interactions
 from adaptau_ext.errors import DataError, ModelError
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
+from adaptau_ext.padded import padded_topk
 
 _VERSION = 1
 _USERS_A_BATCH = 16_384
@@ -105,21 +107,11 @@ class FittedModel:
         index = ItemIndex(self.item_embeddings, normalize=self.normalize)
         for start in range(0, rows.size, _USERS_A_BATCH):
             chosen = rows[start : start + _USERS_A_BATCH]
-            seen = self.seen[chosen] if exclude_seen else None
-            left = np.full(chosen.size, len(self.item_ids))
-            if seen is not None:
-                left -= np.diff(seen.indptr)
-            counts = np.minimum(left, k)
-            items, scores = np.zeros((chosen.size, k), np.int64), np.zeros((chosen.size, k), np.float32)
-            for count in np.unique(counts[counts > 0]):  # nearly always k alone
-                these = (counts == count).nonzero()[0]
-                best = index.topk(
-                    self.user_embeddings[torch.from_numpy(chosen[these])],
-                    int(count),
-                    exclude=None if seen is None else seen[these],
-                )
-                scores[these, :count], items[these, :count] = (part.numpy() for part in best)
-            kept = np.arange(k) < counts[:, None]
+            seen = csr_pair(self.seen[chosen], torch.device("cpu")) if exclude_seen else None
+            best = padded_topk(index, self.user_embeddings[torch.from_numpy(chosen)], k, seen)
+            scores, items = (part.numpy() for part in best)
+            kept = items >= 0
+            counts = kept.sum(1)
             ranks = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), kept.shape)
             columns = [
                 self.user_ids.take(pa.array(np.repeat(chosen, counts))),

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import get_args
+
 import torch
 from torch import Tensor
 
+from adaptau_ext import mapped
 from adaptau_ext.arguments import Exclusion, check_devices, optional_csr
+from adaptau_ext.errors import ModelError
 from adaptau_ext.ops import Normalize
 
 _ops = torch.ops.adaptau
+_VERSION = 1
+_ROWS_AT_ONCE = 48 * 2048  # whole panels of the packed bytes: 48 rows
+_PACKED = {"bytes": torch.uint8, "meta": torch.float32, "centre": torch.float32}
+_Packed = tuple[Tensor | None, ...]
+_NOTHING: _Packed = (None, None, None)
 
 
 class ItemIndex:
@@ -24,23 +37,65 @@ class ItemIndex:
     reads (one for each element, a quarter of the size of float32). Worth it for small batches, and
     for catalogues that do not fit the processor's caches.
 
+    With a `folder` all of that lies in files, mapped into memory, which `ItemIndex.open` has again at
+    once, in any number of processes that share the pages: for catalogues larger than memory. The items
+    themselves may be mapped too, `torch.from_numpy(np.load("items.npy", mmap_mode="c"))`; they are read
+    some at a time.
+
     Args:
         i: `[M, d]` items, float32, bfloat16, float16 or float64. Kept, not copied, unless items are
-            normalised; do not change it afterwards.
+            normalised or a folder is given; do not change it afterwards.
         normalize: which side is divided by its norm first, as in `topk`.
+        folder: a place for the index that does not exist yet. On the CPU alone.
+
+    Attributes:
+        rows: `[M, d]`, the items as they are searched.
+        normalize: as given.
 
     Raises:
         RuntimeError: for a wrong dtype, device or shape.
+        FileExistsError: if there is something at `folder`.
     """
 
-    def __init__(self, i: Tensor, *, normalize: Normalize = "none") -> None:
-        if normalize not in ("both", "user", "item", "none"):
+    rows: Tensor
+    normalize: Normalize
+
+    def __init__(
+        self, i: Tensor, *, normalize: Normalize = "none", folder: str | os.PathLike[str] | None = None
+    ) -> None:
+        if normalize not in get_args(Normalize):
             raise RuntimeError(f'normalize must be "both", "user", "item" or "none", got "{normalize}"')
         i = i.detach()
-        self.rows = _ops.unit_rows(i) if normalize in ("both", "item") else i
+        unit = normalize in ("both", "item")
+        if folder is None:
+            rows = _ops.unit_rows(i) if unit else i
+            packed = _ops.pack_items(rows)
+            self._set(rows, normalize, packed if packed[0].numel() else _NOTHING)
+            return
+        folder = Path(folder)
+        beside = folder.with_name(folder.name + ".part")
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists: open it with ItemIndex.open, or choose another")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _write(beside, i, unit, normalize)
+        beside.rename(folder)
+        self._set(*_read(folder))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> ItemIndex:
+        """The index that was made with this `folder`.
+
+        Raises:
+            ModelError: if there is none, or its files are not whole.
+        """
+        index = cls.__new__(cls)
+        index._set(*_read(Path(folder)))
+        return index
+
+    def _set(self, rows: Tensor, normalize: Normalize, packed: _Packed) -> None:
+        self.rows, self.normalize, self._packed = rows, normalize, packed
         self._normalize_users = "user" if normalize in ("both", "user") else "none"
-        packed = _ops.pack_items(self.rows)
-        self._packed: tuple[Tensor | None, ...] = packed if packed[0].numel() else (None, None, None)
 
     def __len__(self) -> int:
         return self.rows.shape[0]
@@ -62,3 +117,58 @@ class ItemIndex:
             *self._packed,
         )
         return scores, ids
+
+
+def _write(folder: Path, i: Tensor, unit: bool, normalize: Normalize) -> None:
+    """Some rows at a time."""
+    if i.device.type != "cpu":
+        raise RuntimeError(f"an index in files is of items on the CPU, got {i.device}")
+    if i.dim() != 2:
+        raise RuntimeError(f"i must be [n_items, d], got {list(i.shape)}")
+    rows_dtype = _ops.unit_rows(i[:0]).dtype if unit else i.dtype
+    rows = mapped.create(folder / "rows.npy", i.shape, rows_dtype)
+    for part, out in zip(i.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE), strict=True):
+        out.copy_(_ops.unit_rows(part) if unit else part)
+    # bytes are differences from a centre: any is right, that of a spread of rows makes them finer
+    centre = _ops.pack_items(rows[:: max(1, len(rows) // 2048)].contiguous())[2]
+    packs = centre.numel() > 0
+    if packs:
+        panels = (len(rows) + 47) // 48
+        shapes = ((panels, 48, centre.numel()), (panels, 4), centre.shape)
+        bytes_, meta, kept = (
+            mapped.create(folder / f"{name}.npy", shape, dtype)
+            for shape, (name, dtype) in zip(shapes, _PACKED.items(), strict=True)
+        )
+        kept.copy_(centre)
+        parts = (rows.split(_ROWS_AT_ONCE), *(x.split(_ROWS_AT_ONCE // 48) for x in (bytes_, meta)))
+        for part, out_bytes, out_meta in zip(*parts, strict=True):
+            found = _ops.pack_items(part, centre)
+            out_bytes.copy_(found[0])
+            out_meta.copy_(found[1])
+    about = {
+        "version": _VERSION,
+        "shape": list(rows.shape),
+        "dtype": str(rows_dtype).removeprefix("torch."),
+        "normalize": normalize,
+        "packed": packs,
+    }
+    (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _read(folder: Path) -> tuple[Tensor, Normalize, _Packed]:
+    try:
+        about = json.loads((folder / "index.json").read_text())
+        rows = mapped.read(folder / "rows.npy", getattr(torch, about["dtype"]))
+        if about["version"] != _VERSION or list(rows.shape) != about["shape"]:
+            raise ValueError
+        packed = _NOTHING
+        if about["packed"] and _ops.pack_items(rows[:0])[2].numel():  # this processor scans bytes
+            files = ((folder / f"{name}.npy", dtype) for name, dtype in _PACKED.items())
+            packed = tuple(mapped.read(path, dtype) for path, dtype in files)
+    except FileNotFoundError as error:
+        raise ModelError(f"{error.filename}: not found; {folder} is no index of items") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"{folder}: damaged, or written by another version; make the index again"
+        ) from None
+    return rows, about["normalize"], packed

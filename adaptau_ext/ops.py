@@ -76,7 +76,8 @@ def fused_adaptive_softmax(
         i: `[M, d]` candidates, same dtype.
         tau: temperature, > 0: a float, a scalar tensor, or `[B]`, one for each user. Divides scores.
         target: `[B]` int64, row of `i` that is each user's positive. Default: row b (in-batch
-            negatives; then M >= B).
+            negatives; then M >= B). -1: none is; the row's loss is then the log of its candidates' sum
+            alone, -inf where there is no candidate (a part of a catalogue: `adaptau_ext.distributed`).
         positive_tau: temperature of the positive's logit alone, like `tau`. Default: `tau`.
         denominator: "all" puts the positive into the denominator (cross-entropy), "negatives" leaves it
             out (the published Adap-tau code).

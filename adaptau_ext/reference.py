@@ -51,13 +51,16 @@ def row_losses(
     log_q: Tensor | None,  # broadcastable to scores
     positive_log_q: Tensor | None,  # [B]
     denominator: str,
+    has_positive: Tensor | None = None,  # [B] bool; None: every row has one
 ) -> tuple[Tensor, Tensor]:
-    """Loss and unit loss per row: -z+ + log([exp(z+)] + sum over negatives of exp(z_j))."""
+    """Loss and unit loss per row: -z+ + log([exp(z+)] + sum over negatives of exp(z_j)); for a row
+    without a positive log(sum over negatives of exp(z_j))."""
 
     def loss(logits: Tensor, positive: Tensor) -> Tensor:
         negatives = torch.logsumexp(logits.masked_fill(left_out, -torch.inf), dim=1)
         total = torch.logaddexp(negatives, positive) if denominator == "all" else negatives
-        return total - positive
+        total = total - positive
+        return total if has_positive is None else torch.where(has_positive, total, negatives)
 
     logits = scores / tau[:, None]
     positive = positive_score / positive_tau
@@ -90,25 +93,32 @@ def fused_adaptive_softmax(
     target = rows if target is None else target
     tau = row_temperature(tau, u, n_rows)
     positive_tau = tau if positive_tau is None else row_temperature(positive_tau, u, n_rows)
+    has_positive = target >= 0
+    # A zero row that nobody's denominator holds stands in for the positive of those who have none.
+    target = torch.where(has_positive, target, n_items)
+    i = torch.cat([i, i.new_zeros(1, i.shape[1])])
+    log_q = None if log_q is None else torch.cat([log_q, log_q.new_zeros(1)])
 
-    left_out = torch.zeros(n_rows, n_items, dtype=torch.bool, device=u.device)
     if item_ids is None:
-        left_out |= csr_mask(exclude, n_rows, n_items, u.device)
+        left_out = csr_mask(exclude, n_rows, n_items + 1, u.device)
     else:
         n_ids = int(item_ids.max()) + 1 if n_items else 0
         if exclude is not None:
             indices = csr_pair(exclude, u.device)[1]
             n_ids = max(n_ids, int(indices.max()) + 1 if indices.numel() else 0)
-        left_out |= csr_mask(exclude, n_rows, n_ids, u.device)[:, item_ids]
+        item_ids = torch.cat([item_ids, item_ids.new_full((1,), n_ids)])
+        left_out = csr_mask(exclude, n_rows, n_ids + 1, u.device)[:, item_ids]
         left_out |= item_ids[None, :] == item_ids[target][:, None]
     left_out[rows, target] = True
+    left_out[:, n_items] = True
 
     u_hat, i_hat = normalized_pair(u, i, normalize)
     scores = u_hat @ i_hat.T
     positive_log_q = None if log_q is None else log_q[target]
     loss, unit_loss = row_losses(
-        scores[rows, target], scores, left_out, tau, positive_tau, log_q, positive_log_q, denominator
-    )
+        scores[rows, target], scores, left_out, tau, positive_tau, log_q, positive_log_q, denominator,
+        has_positive,
+    )  # fmt: skip
     loss = reduce(loss, reduction)
     return (loss, unit_loss) if return_unit_loss else loss
 

@@ -128,6 +128,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "unknown metric": (log, (*TRAIN, "select_by=mrr@5"), "select_by must be one of recall@10"),
     "fraction beyond 1": (log, (*TRAIN, "test_fraction=2"), "test_fraction: Input should be less than 1"),
     "loss without temperature": (log, (*TRAIN, "loss=bpr"), "loss=bpr has no temperature to adapt: give tau a number"),
+    "precision of nothing": (log, (*TRAIN, "precision=bfloat16"), "precision is of loss=softmax with negatives=in_batch or full"),
     "loss and negatives": (log, (*TRAIN, "loss=bsl", "tau=1", "negatives=full"), "loss=bsl compares the rows of a batch"),
     "no such settings": (nothing, ("train", "a.yaml"), "a.yaml: no such file"),
     "broken YAML": (text("a.yaml", "lr: [1"), ("train", "a.yaml"), "a.yaml: .*expected"),

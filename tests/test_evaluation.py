@@ -11,6 +11,7 @@ import scipy.sparse
 import scipy.stats
 import torch
 
+from adaptau_ext import ItemIndex
 from adaptau_ext.evaluation import (
     Evaluation,
     UserMetrics,
@@ -61,7 +62,7 @@ def naive(
 
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_is_the_mean_of_per_user_metrics(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_USERS_A_CHUNK", chunk)
+    monkeypatch.setattr(ranking, "USERS_A_CHUNK", chunk)
     u, i = torch.randn(60, 8), torch.randn(90, 8)
     train = random_csr(60, 90, 0.2, seed=0)
     train = scipy.sparse.csr_array(scipy.sparse.vstack([train[:59], np.arange(90)[None] < 85]))
@@ -91,6 +92,10 @@ def test_cosine_scores() -> None:
     unit = torch.nn.functional.normalize
     assert evaluate(u, i, test, normalize="both") == pytest.approx(evaluate(unit(u), unit(i), test))
     assert evaluate(u, i, test, normalize="both") != pytest.approx(evaluate(u, i, test))
+    index = ItemIndex(i, normalize="both")
+    assert evaluate(u, index, test) == evaluate(u, i, test, normalize="both")
+    with pytest.raises(ValueError, match='normalize is that of the index, "both", got "item"'):
+        evaluate(u, index, test, normalize="item")
 
 
 def test_bad_arguments() -> None:

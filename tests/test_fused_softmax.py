@@ -341,3 +341,40 @@ def test_second_derivatives_are_refused() -> None:
         (gradient,) = torch.autograd.grad(loss, u, create_graph=True)
         with pytest.raises(NotImplementedError, match="has first derivatives only"):
             gradient.sum().backward()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("denominator", ["all", "negatives"])
+def test_rows_without_a_positive(device: str, denominator: str) -> None:
+    n_rows, n_items = 70, 150
+    u, i = embeddings(n_rows, n_items, 24)
+    target = torch.where(torch.rand(n_rows) < 0.5, -1, torch.randint(n_items, (n_rows,)))
+    ids, options = torch.randint(60, (n_items,)), {"denominator": denominator}
+    tau = torch.rand(n_rows) + 0.2
+    positive_tau, log_q = torch.rand(n_rows) + 0.3, torch.randn(n_items)
+    compare(u, i, tau, device, target=target, reduction="none", **options)
+    compare(u, i, tau, device, target=target, exclude=random_csr(n_rows, n_items), **options)
+    compare(u, i, tau, device, target=target, item_ids=ids, positive_tau=positive_tau, **options)
+    compare(u, i, tau, device, target=target, log_q=log_q, normalize="none", **options)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_items", [0, 3])
+def test_a_row_without_any_candidate_is_minus_infinity(device: str, n_items: int) -> None:
+    u, i = torch.randn(4, 8), torch.randn(n_items, 8)
+    everything = scipy.sparse.csr_array(np.ones((4, n_items)))
+    for _ in runs(device):
+        rows, items = u.to(device).requires_grad_(), i.to(device).requires_grad_()
+        target = torch.full((4,), -1, device=device)
+        loss = ax.fused_adaptive_softmax(
+            rows,
+            items,
+            0.2,
+            target=target,
+            exclude=everything,
+            denominator="negatives",
+            reduction="none",
+        )
+        assert (loss == -torch.inf).all()
+        loss.backward(torch.ones_like(loss))
+        assert not rows.grad.any() and not items.grad.any()

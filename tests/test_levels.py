@@ -23,7 +23,14 @@ def at_level(level: str, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-LEVELS = ("baseline", "avx2", "avx512", "avx512vnni", "avx512bf16")  # each includes the ones before it
+LEVELS = (
+    "baseline",
+    "avx2",
+    "avx512",
+    "avx512vnni",
+    "avx512bf16",
+    "avx512amx",
+)  # each includes the ones before it
 PRINT_LEVEL = "import adaptau_ext, torch; print(torch.ops.adaptau.cpu_level())"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import product
+from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
+from adaptau_ext.arguments import csr_pair
+from adaptau_ext.errors import ModelError
 from adaptau_ext.ops import Normalize
 from tests.budget import LossBudget, assert_same_ranking
 from tests.devices import DEVICES, GPUS, roundoff, runs
@@ -291,6 +295,50 @@ def test_an_index_gives_the_bits_of_topk(
     assert repr(index).startswith(f"ItemIndex({n_items} x {d}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("normalize", ["both", "none"])
+def test_an_index_in_files(
+    dtype: torch.dtype, normalize: Normalize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in parts, the last one not full, and opened again: the same bits."""
+    monkeypatch.setattr("adaptau_ext.index._ROWS_AT_ONCE", 96)
+    u, i = (torch.randn(n, 20).to(dtype) for n in (60, 1000))
+    i[7] = math.inf  # the centre leaves it out
+    expected = ax.topk(u, i, 9, normalize=normalize)
+    folder = tmp_path / "deep" / "index"
+    for index in (ax.ItemIndex(i, normalize=normalize, folder=folder), ax.ItemIndex.open(folder)):
+        for found, wanted in zip(index.topk(u, 9), expected, strict=True):
+            assert found.equal(wanted)
+    if ax.ItemIndex(i)._packed[0] is not None and dtype != torch.float64:
+        assert index._packed[0] is not None
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+    with pytest.raises(FileExistsError, match="open it with ItemIndex.open"):
+        ax.ItemIndex(i, folder=folder)
+    index.rows.zero_()  # this process's pages
+    assert ax.ItemIndex.open(folder).topk(u, 9)[0].equal(expected[0])
+
+
+def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
+    i = torch.randn(200, 8)
+    with pytest.raises(ModelError, match=r"index.json: not found; .* is no index of items"):
+        ax.ItemIndex.open(tmp_path)
+    names = {path.name for path in _index_files(i, tmp_path / "whole")}
+    for name in sorted(names):
+        gone = next(p for p in _index_files(i, tmp_path / f"without-{name}") if p.name == name)
+        gone.unlink()
+        with pytest.raises(ModelError, match=f"{name}: not found"):
+            ax.ItemIndex.open(gone.parent)
+        cut = next(p for p in _index_files(i, tmp_path / f"cut-{name}") if p.name == name)
+        cut.write_bytes(cut.read_bytes()[:-5])
+        with pytest.raises(ModelError, match="damaged, or written by another version"):
+            ax.ItemIndex.open(cut.parent)
+
+
+def _index_files(i: Tensor, folder: Path) -> list[Path]:
+    ax.ItemIndex(i, folder=folder)
+    return list(folder.iterdir())
+
+
 def test_an_index_of_another_catalogue_is_refused() -> None:
     u, i = torch.randn(40, 16), torch.randn(3000, 16)
     packed = torch.ops.adaptau.pack_items(i)
@@ -306,3 +354,36 @@ def test_an_index_of_another_catalogue_is_refused() -> None:
         ax.ItemIndex(i, normalize="cosine")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="u and i must have the same dtype"):
         ax.ItemIndex(i).topk(u.double(), 3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("normalize", ["none", "both"])
+def test_ranks_of_parts_add_up(device: str, normalize: str) -> None:
+    n_rows, n_items, borders = 50, 310, (0, 90, 90, 201, 310)
+    u, i = torch.randn(n_rows, 12), torch.randn(n_items, 12)
+    i[200:260] = i[40:100]  # ties across parts
+    i[7] = i[205] = torch.nan
+    targets, exclude = random_csr(n_rows, n_items, 0.03), random_csr(n_rows, n_items, 0.1, seed=1)
+    exclude = scipy.sparse.csr_array(exclude - exclude.multiply(targets))
+    exclude.eliminate_zeros()
+    exclude.sort_indices()
+    operators = torch.ops.adaptau
+    for _ in runs(device):
+        rows, items = u.to(device), i.to(device)
+        whole = csr_pair(targets, rows.device)
+        scores = operators.target_scores(rows, items, *whole, normalize)
+        total = torch.ones_like(whole[1])
+        for first, last in pairwise(borders):
+            part = csr_pair(exclude[:, first:last].tocsr(), rows.device)
+            found = operators.ranks(
+                rows,
+                items[first:last],
+                *whole,
+                *part,
+                normalize,
+                target_scores=scores,
+                first_item=first,
+            )
+            total += found - 1
+        expected = ax.ranks(rows, items, targets, exclude=exclude, normalize=normalize)
+        assert torch.equal(total, expected)

@@ -27,7 +27,7 @@ OPTIONAL = {
     "polars": "polars",
 }
 # What a processor is worth to the kernels, slowest first.
-LEVELS = ("baseline", "avx2", "avx512", "avx512vnni", "avx512bf16")
+LEVELS = ("baseline", "avx2", "avx512", "avx512vnni", "avx512bf16", "avx512amx")
 
 
 def add(app: typer.Typer) -> None:

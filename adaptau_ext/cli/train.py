@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.distributed as dist
 import typer
 from rich.progress import (
     BarColumn,
@@ -23,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adaptau_ext.cli.console import console, explained, fail, needed
+from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
 from adaptau_ext.data import Interactions, load, synthetic
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
@@ -40,7 +42,8 @@ def add(app: typer.Typer) -> None:
         "adaptau train data=ratings.csv min_rating=4 k_core=5 output=runs/mine\n\n"
         "adaptau train data=path/to/gowalla recipe=gowalla-mf\n\n"
         "adaptau train settings.yaml lr=1e-3 [dim](words override the file)[/]\n\n"
-        "adaptau train data=ratings.csv output=runs/mine [dim](again: goes on where it stopped)[/]"
+        "adaptau train data=ratings.csv output=runs/mine [dim](again: goes on where it stopped)[/]\n\n"
+        "torchrun --nproc-per-node 4 -m adaptau_ext train data=ratings.csv output=runs/mine"
     )(train)
 
 
@@ -60,12 +63,17 @@ def train(
     """Train a model and evaluate it after every epoch.
 
     Without arguments: the built-in data set, which is made up from a seed (Zipf popularity, planted
-    tastes) and ends within two minutes.
+    tastes) and ends within two minutes. Under torchrun the processes share every batch.
     """
     config = make_config(read_settings(settings or []))
     if show_config:
         print(effective(config), end="")
         return
+    with processes():
+        _train(config, tensorboard)
+
+
+def _train(config: TrainConfig, tensorboard: bool) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     folder = config.output or (
@@ -73,10 +81,11 @@ def train(
     )
     data = load_data(config)
     try:
-        run = Run(Trainer(config, data), folder)
+        run = Run(_trainer(config, data), folder)
     except ValueError as problem:
         fail(str(problem))
     _introduce(config, data)
+    tensorboard = tensorboard and run.trainer.world.is_first
     with _board(folder, tensorboard, run.trainer.n_batches) as log:
         try:
             _follow(run, log)
@@ -88,6 +97,16 @@ def train(
                 highlight=False,
             )
             raise typer.Exit(130) from None
+        except RuntimeError as problem:
+            if not lost_process(problem):
+                raise
+            done = len(run.trainer.results)
+            fail(
+                f"another process of this run has stopped, {done} epochs are kept; the same command "
+                f"with output={folder} goes on from there"
+            )
+    if not run.trainer.world.is_first:
+        return
     results = run.results
     assert results is not None
     console.print(
@@ -101,6 +120,17 @@ def train(
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _trainer(config: TrainConfig, data: Interactions) -> Trainer:
+    if not config.shard:
+        return Trainer(config, data)
+    if not dist.is_initialized():
+        fail("shard=true needs processes: torchrun --nproc-per-node N -m adaptau_ext train ...")
+    needed("safetensors", "distributed")
+    from adaptau_ext.distributed.trainer import ShardedTrainer
+
+    return ShardedTrainer(config, data)
 
 
 def load_data(config: TrainConfig) -> Interactions:

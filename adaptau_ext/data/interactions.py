@@ -77,7 +77,7 @@ class Interactions:
                 'evaluation or "keep" to score them untrained'
             )
         if cold_users == "drop":
-            test_csr = _without_rows(test_csr, cold)
+            test_csr = without_rows(test_csr, cold)
         both = train_csr.multiply(test_csr)
         if both.nnz:
             user, item = (ids[0] for ids in both.nonzero())
@@ -109,7 +109,7 @@ class Interactions:
                 "valid_fraction=0.1"
             )
         lost = np.diff(self.valid.indptr) >= np.diff(self.train.indptr)
-        valid = _without_rows(self.valid, lost) if lost.any() else self.valid
+        valid = without_rows(self.valid, lost) if lost.any() else self.valid
         train = (self.train - valid).tocsr()
         train.eliminate_zeros()
         train.sort_indices()
@@ -197,7 +197,8 @@ def _csr(
     return csr
 
 
-def _without_rows(csr: scipy.sparse.csr_array, rows: np.ndarray) -> scipy.sparse.csr_array:
+def without_rows(csr: scipy.sparse.csr_array, rows: np.ndarray) -> scipy.sparse.csr_array:
+    """The matrix with the rows of a mask empty."""
     kept = csr.copy()
     kept.data[np.repeat(rows, np.diff(csr.indptr))] = 0
     kept.eliminate_zeros()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from adaptau_ext.arguments import csr_pair
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
+from adaptau_ext.padded import padded_topk
 
 METRICS = ("recall", "ndcg", "precision", "hit", "mrr", "map")
-_USERS_A_CHUNK = 4096
+USERS_A_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,23 @@ class Evaluation(UserMetrics):
     recommended: dict[int, np.ndarray] = field(repr=False)
     found: dict[int, np.ndarray] = field(repr=False)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Evaluation]) -> Evaluation:
+        """Of parts of the users, the ids of each part above those of the one before."""
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        return cls(
+            np.concatenate([part.users for part in parts]),
+            {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
+            {k: np.sum([part.recommended[k] for part in parts], axis=0) for k in first.recommended},
+            {k: np.sum([part.found[k] for part in parts], axis=0) for k in first.found},
+        )
+
 
 def evaluate(
     user_embeddings: Tensor,
-    item_embeddings: Tensor,
+    item_embeddings: Tensor | ItemIndex,
     held_out: scipy.sparse.csr_array,
     *,
     exclude: scipy.sparse.csr_array | None = None,
@@ -79,7 +94,7 @@ def evaluate(
 
 def evaluate_users(
     user_embeddings: Tensor,
-    item_embeddings: Tensor,
+    item_embeddings: Tensor | ItemIndex,
     held_out: scipy.sparse.csr_array,
     *,
     exclude: scipy.sparse.csr_array | None = None,
@@ -101,56 +116,78 @@ def evaluate_users(
     All items compete but those in `exclude` (training items). Memory does not grow with users x items.
 
     Args:
-        user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`.
+        user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`, or an index of them, which may
+            lie on disk.
         held_out, exclude: `[n_users, n_items]` CSR.
         ks: cut-offs, each >= 1. A user with fewer than k candidates is given all of them.
-        normalize: "both" for cosine scores.
+        normalize: "both" for cosine scores. An index has its own.
 
     Raises:
-        ValueError: for no cut-off, a cut-off below 1, or no held-out item at all.
+        ValueError: for no cut-off, a cut-off below 1, no held-out item at all, or an index with
+            another `normalize`.
+    """
+    if not isinstance(item_embeddings, ItemIndex):
+        index = ItemIndex(item_embeddings, normalize=normalize)
+    elif normalize in ("none", item_embeddings.normalize):
+        index = item_embeddings
+    else:
+        raise ValueError(
+            f'normalize is that of the index, "{item_embeddings.normalize}", got "{normalize}"'
+        )
+
+    def search(users: np.ndarray, k: int) -> np.ndarray:
+        seen = None if exclude is None else csr_pair(exclude[users], user_embeddings.device)
+        ids = padded_topk(index, user_embeddings[torch.from_numpy(users)], k, seen)[1]
+        return np.asarray(ids.cpu())
+
+    users = np.diff(held_out.indptr).nonzero()[0]
+    chunks = np.split(users, range(USERS_A_CHUNK, users.size, USERS_A_CHUNK))
+    return evaluate_found(search, chunks, held_out, ks)
+
+
+def evaluate_found(
+    search: Callable[[np.ndarray, int], np.ndarray],
+    chunks: Sequence[np.ndarray],
+    held_out: scipy.sparse.csr_array,
+    ks: Sequence[int],
+) -> Evaluation:
+    """`evaluate_users` of whatever is found.
+
+    Args:
+        search: (users `[n]`, k) -> ids `[n, k]` of their best items, best first, -1 where there is
+            none.
+        chunks: users with held-out items, ascending, in parts.
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be cut-offs >= 1, got {list(ks)}")
     if held_out.nnz == 0:
         raise ValueError("held_out must hold at least one item, got none")
-    n_items = item_embeddings.shape[0]
-    index = ItemIndex(item_embeddings, normalize=normalize)
-    chosen: list[np.ndarray] = []
+    n_items = held_out.shape[1]
     parts: dict[str, list[np.ndarray]] = {f"{name}@{k}": [] for k in ks for name in METRICS}
     recommended = {k: np.zeros(n_items, np.int64) for k in ks}
     found = {k: np.zeros(n_items) for k in ks}
-    for users, k in _chunks(held_out, exclude, n_items, max(ks)):
-        wanted = held_out[users]
-        best = index.topk(
-            user_embeddings[torch.from_numpy(users)],
-            k,
-            exclude=None if exclude is None else exclude[users],
-        )[1]
-        ids = best.cpu().numpy()
-        hits = Hits(wanted, ids)
-        chosen.append(users)
+    for users in chunks:
+        ids = search(users, min(max(ks), n_items))
+        hits = Hits(held_out[users], ids)
         for cut in ks:
             for name, value in hits.metrics(cut).items():
                 parts[f"{name}@{cut}"].append(value)
-            recommended[cut] += np.bincount(ids[:, :cut].ravel(), minlength=n_items)
+            shown = ids[:, :cut]
+            recommended[cut] += np.bincount(shown[shown >= 0], minlength=n_items)
             here = hits.rank < cut
             found[cut] += np.bincount(
                 hits.item[here], weights=1 / hits.size[hits.row[here]], minlength=n_items
             )
-    order = np.argsort(np.concatenate(chosen), kind="stable")
-    return Evaluation(
-        np.concatenate(chosen)[order],
-        {name: np.concatenate(values)[order] for name, values in parts.items()},
-        recommended,
-        found,
-    )
+    values = {name: np.concatenate(value) for name, value in parts.items()}
+    return Evaluation(np.concatenate(chunks), values, recommended, found)
 
 
 class Hits:
     """The held-out items among users' recommendations, one entry each, by user and rank.
 
     Args:
-        held_out: `[n, n_items]` CSR with at least one item a row; ids: `[n, k]`, best first.
+        held_out: `[n, n_items]` CSR with at least one item a row; ids: `[n, k]`, best first, -1 where
+            there is none.
 
     Attributes:
         size: `[n]`, held-out items. row, rank, item: of each hit; ranks from 0.
@@ -164,7 +201,8 @@ class Hits:
         keys = torch.from_numpy(rows * n_items + held_out.indices)  # ascending
         wanted = torch.from_numpy(np.arange(n)[:, None] * n_items + ids)
         place = torch.searchsorted(keys, wanted).clamp(max=keys.numel() - 1)
-        self.row, self.rank = (x.numpy() for x in (keys[place] == wanted).nonzero(as_tuple=True))
+        hit = (keys[place] == wanted) & torch.from_numpy(ids >= 0)
+        self.row, self.rank = (x.numpy() for x in hit.nonzero(as_tuple=True))
         self.item = ids[self.row, self.rank]
         first = np.searchsorted(self.row, self.row)  # of the row's hits
         self.nth = np.arange(len(self.row)) - first + 1
@@ -190,21 +228,3 @@ class Hits:
             "mrr": total(first / (rank + 1)),
             "map": total(nth / (rank + 1)) / best,
         }
-
-
-def _chunks(
-    held_out: scipy.sparse.csr_array,
-    exclude: scipy.sparse.csr_array | None,
-    n_items: int,
-    k: int,
-) -> Iterator[tuple[np.ndarray, int]]:
-    """Users with held-out items, in chunks that have k candidates each, or else all they have."""
-    users = np.diff(held_out.indptr).nonzero()[0]
-    left = np.full(users.size, n_items)
-    if exclude is not None:
-        left = n_items - np.diff(exclude.indptr)[users]
-    enough = users[left >= k]
-    for start in range(0, enough.size, _USERS_A_CHUNK):
-        yield enough[start : start + _USERS_A_CHUNK], k
-    for count in np.unique(left[(left < k) & (left > 0)]):
-        yield users[left == count], int(count)

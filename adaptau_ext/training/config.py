@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from adaptau_ext.data import Columns, Preparation, Split
 from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import METRICS
-from adaptau_ext.ops import Normalize
+from adaptau_ext.ops import Normalize, Precision
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.temperature import Strategy
 
@@ -89,6 +89,10 @@ class TrainConfig(BaseModel):
     n_negatives: Count = Field(
         default=1024, description="negatives drawn for each interaction, if sampled"
     )
+    precision: Precision = Field(
+        default="float32",
+        description="of the softmax's products with in_batch or full negatives; bfloat16 is faster",
+    )
     normalize: Normalize = Field(
         default="both", description="embeddings that become unit vectors: both, user, item or none"
     )
@@ -134,6 +138,11 @@ class TrainConfig(BaseModel):
         default="error", description="no training items"
     )
     duplicates: Literal["error", "merge"] = Field(default="error", description="repeated pairs")
+    shard: bool = Field(
+        default=False,
+        description="split the tables over torchrun's processes, for catalogues that do not fit one: "
+        "mf with negatives=full",
+    )
     device: str | None = Field(
         default=None,
         pattern=r"^(cpu|cuda(:\d+)?)$",
@@ -185,6 +194,11 @@ class TrainConfig(BaseModel):
             raise ValueError(f"loss={self.loss} compares the rows of a batch: negatives=in_batch")
         if self.loss in POINTWISE and self.negatives == "full":
             raise ValueError(f"loss={self.loss} takes sampled or in_batch negatives, got full")
+        if self.precision != "float32" and (self.loss != "softmax" or self.negatives == "sampled"):
+            raise ValueError(
+                "precision is of loss=softmax with negatives=in_batch or full, got "
+                f"loss={self.loss}, negatives={self.negatives}"
+            )
         if self.loss != "softmax" and not isinstance(self.tau, float):
             raise ValueError(
                 f"loss={self.loss} has no temperature to adapt: give tau a number, like 0.1"

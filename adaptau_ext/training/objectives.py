@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from adaptau_ext import losses
+from adaptau_ext.distributed import World, in_batch_softmax
 from adaptau_ext.models import Rows
 from adaptau_ext.ops import draw_negatives, fused_adaptive_softmax, sampled_adaptive_softmax
 from adaptau_ext.temperature import Temperature
-from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.config import POINTWISE, TrainConfig
 
 # (rows, users [B], items [B], temperature, seed of the negatives) -> loss, losses at temperature 1 [B]
 Objective = Callable[[Rows, Tensor, Tensor, Temperature, int], tuple[Tensor, Tensor | None]]
@@ -36,11 +38,16 @@ def objective(config: TrainConfig) -> Objective:
     return partial(_pointwise, config)
 
 
+def splits_batches(config: TrainConfig) -> bool:
+    """Whether a batch's loss is a mean over rows that several processes can share."""
+    return config.loss == "softmax" or (config.loss in POINTWISE and config.negatives == "sampled")
+
+
 def _regulariser(config: TrainConfig, rows: Rows) -> Tensor:
     squares = rows.user_squares
     if rows.item_squares is not None:
         squares = squares + rows.item_squares
-    return config.l2 / rows.u.shape[0] * squares
+    return config.l2 / max(rows.u.shape[0], 1) * squares
 
 
 def _sampled(
@@ -66,16 +73,21 @@ def _sampled(
 def _dense(
     config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, _: int
 ) -> tuple[Tensor, Tensor | None]:
-    loss, unit_loss = fused_adaptive_softmax(
-        rows.u,
-        rows.i,
-        temperature.of(users),
-        target=items if config.negatives == "full" else None,
-        positive_tau=temperature.of_positives(users),
-        denominator=temperature.denominator,
-        normalize=config.normalize,
-        return_unit_loss=True,
-    )
+    options: dict[str, Any] = {
+        "positive_tau": temperature.of_positives(users),
+        "denominator": temperature.denominator,
+        "normalize": config.normalize,
+        "precision": config.precision,
+        "return_unit_loss": True,
+    }
+    tau = temperature.of(users)
+    if config.negatives == "full":
+        loss, unit_loss = fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options)
+    elif World.current().size > 1:  # candidates of all ranks, a mean over this one's rows
+        loss, unit_loss = in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options)
+        loss = loss / max(len(users), 1)
+    else:
+        loss, unit_loss = fused_adaptive_softmax(rows.u, rows.i, tau, **options)
     return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
 
 

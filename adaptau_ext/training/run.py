@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,16 @@ class Run:
         users.npz        the best epoch's metrics of every test user, see UserMetrics
         results.json     the best epoch on test
 
+    Of several processes the first one writes them; all of them read the checkpoint.
+
     Raises:
         ValueError: if the folder holds a run of another configuration.
     """
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
         self.trainer, self.folder = trainer, folder
+        if not trainer.world.is_first:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         config, path = trainer.config.model_dump_json(indent=2) + "\n", folder / "config.json"
         if path.exists() and _what_matters(path.read_text()) != _what_matters(config):
@@ -53,18 +58,17 @@ class Run:
 
     def events(self) -> Iterator[EpochResult | Tensor]:
         """Trains from the last checkpoint on, if there is one; what Trainer.run yields."""
-        path = self.folder / "checkpoint.pt"
-        if path.exists():
-            self.trainer.load_state_dict(checkpoint.load(path))
-        done = self.trainer.results
-        with (self.folder / "metrics.jsonl").open("w") as file:
-            for result in done:
-                file.write(json.dumps(asdict(result)) + "\n")
+        self.trainer.restore(self.folder)
+        first, done = self.trainer.world.is_first, self.trainer.results
+        with (self.folder / "metrics.jsonl").open("w") if first else nullcontext() as file:
+            if file is not None:
+                file.writelines(_line(result) for result in done)
             for event in self.trainer.run():
                 if isinstance(event, EpochResult):
-                    checkpoint.save(self.trainer.state_dict(), path)
-                    file.write(json.dumps(asdict(event)) + "\n")
-                    file.flush()
+                    self.trainer.keep(self.folder)
+                    if file is not None:
+                        file.write(_line(event))
+                        file.flush()
                 yield event
         self._finish()
 
@@ -72,7 +76,9 @@ class Run:
         trainer = self.trainer
         last, best = trainer.results[-1], trainer.results[trainer.best]
         trainer.model.load_state_dict(trainer.best_model)
-        tested = trainer.evaluate_test()
+        tested, fitted = trainer.evaluate_test(), trainer.fitted()
+        if not trainer.world.is_first:
+            return
         popularity = np.bincount(trainer.data.train.indices, minlength=trainer.data.n_items)
         ks = trainer.config.ks
         results = {
@@ -91,9 +97,13 @@ class Run:
             "groups": {f"recall@{k}": group_recall(tested, trainer.groups, k).tolist() for k in ks},
         }
         torch.save(trainer.best_model, self.folder / "model.pt")
-        trainer.fitted().save(self.folder / "model")
+        fitted.save(self.folder / "model")
         tested.save(self.folder / "users.npz")
         checkpoint.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+
+
+def _line(result: EpochResult) -> str:
+    return json.dumps(asdict(result)) + "\n"
 
 
 def _what_matters(config: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
+from adaptau_ext.data.interactions import without_rows
+from adaptau_ext.distributed import World
 from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
@@ -25,9 +28,10 @@ from adaptau_ext.temperature import (
     LearnedTemperature,
     Temperature,
 )
+from adaptau_ext.training import checkpoint
 from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.diagnostics import diagnose
-from adaptau_ext.training.objectives import objective
+from adaptau_ext.training.objectives import objective, splits_batches
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,17 @@ class Trainer:
         results: of every epoch so far. best: index of the best of them. best_model: its state_dict.
     """
 
+    adaptive = AdaptiveTemperature
+
     def __init__(
         self, config: TrainConfig, data: Interactions, model: Recommender | None = None
     ) -> None:
-        self.config = config
+        self.config, self.world = config, World.current()
+        if self.world.size > 1 and not splits_batches(config):
+            raise ConfigError(
+                f"loss={config.loss} with negatives={config.negatives} compares all rows of a batch: "
+                "one process only"
+            )
         if config.protocol == "clean":
             if data.valid is None or config.valid_fraction not in (None, data.valid_fraction):
                 data = data.cut_valid(config.valid_fraction or 0.1, config.seed)
@@ -80,7 +91,7 @@ class Trainer:
         self.popularity = np.bincount(data.train.indices, minlength=data.n_items)
         self.groups = popularity_groups(self.popularity)
         self.model = (model or make_model(config, data)).to(self.device)
-        self.temperature = make_temperature(config, data).to(self.device)
+        self.temperature = make_temperature(config, data, self.adaptive).to(self.device)
         self.objective = objective(config)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         learned = list(self.temperature.parameters())
@@ -103,21 +114,31 @@ class Trainer:
             yield self.users[chosen].to(self.device), self.items[chosen].to(self.device)
 
     def step(self, users: Tensor, items: Tensor) -> Tensor:
-        """One optimiser step; returns the loss, regulariser included."""
+        """One optimiser step; returns the loss, regulariser included.
+
+        Of several processes each computes its part of the batch, and all take the same step.
+        """
         self.optimizer.zero_grad()
+        n, part = len(users), self.world.part(len(users))
+        own_users, own_items = users[part], items[part]
         rows = self.model.rows(
-            users,
-            items,
+            own_users,
+            own_items,
             catalogue=self.config.negatives != "in_batch",
             generator=self.generator,
         )
-        seed = int(torch.randint(2**62, (), generator=self.generator))
-        loss, unit_loss = self.objective(rows, users, items, self.temperature, seed)
+        seed = int(torch.randint(2**62, (), generator=self.generator)) + self.world.rank
+        if len(own_users) or self.config.negatives == "in_batch":  # everybody's batch needs everybody
+            loss, unit_loss = self.objective(rows, own_users, own_items, self.temperature, seed)
+        else:
+            loss, unit_loss = 0 * rows.u.sum(), rows.u.new_empty(0)
+        loss = loss * (len(own_users) / n)  # this rank's share of the mean
         loss.backward()
+        self.world.sum_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self.optimizer.step()
         if unit_loss is not None and self.temperature.needs_unit_loss:
-            self.temperature.record(users, unit_loss)
-        return loss.detach()
+            self.temperature.record(users, self.world.gathered(unit_loss, n))
+        return self.world.summed(loss.detach())
 
     def run(self) -> Iterator[EpochResult | Tensor]:
         """Yields the loss of each step, then the EpochResult of each epoch, until done."""
@@ -202,9 +223,17 @@ class Trainer:
         return self._evaluate(self.embeddings(), self.data.test, self.data.seen)
 
     def _evaluate(self, embeddings: tuple[Tensor, Tensor], held_out: Any, exclude: Any) -> Evaluation:
-        return evaluate_users(
-            *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
-        )
+        """Of several processes each evaluates its part of the users, all know the whole."""
+        if self.world.size > 1:
+            others = np.ones(self.data.n_users, bool)
+            others[self.world.part(self.data.n_users)] = False
+            held_out = without_rows(held_out, others)
+        own = None
+        if held_out.nnz:
+            own = evaluate_users(
+                *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
+            )
+        return Evaluation.joined([part for part in self.world.collected(own) if part is not None])
 
     def fitted(self) -> FittedModel:
         """The model as it is, for use without this package's training."""
@@ -248,6 +277,17 @@ class Trainer:
         self.results = [EpochResult(**result) for result in state["results"]]
         self.best, self.best_model = state["best"], state["best_model"]
 
+    def keep(self, folder: Path) -> None:
+        """Writes `state_dict` into a run's folder."""
+        if self.world.is_first:
+            checkpoint.save(self.state_dict(), folder / "checkpoint.pt")
+
+    def restore(self, folder: Path) -> None:
+        """Goes on from what `keep` wrote, if there is anything."""
+        path = folder / "checkpoint.pt"
+        if path.exists():
+            self.load_state_dict(checkpoint.load(path))
+
 
 def make_model(config: TrainConfig, data: Interactions) -> Recommender:
     """An untrained model."""
@@ -258,7 +298,9 @@ def make_model(config: TrainConfig, data: Interactions) -> Recommender:
     return MF(data.n_users, data.n_items, config.dim, user_dropout=config.dropout, seed=config.seed)
 
 
-def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
+def make_temperature(
+    config: TrainConfig, data: Interactions, adaptive: type[AdaptiveTemperature] = AdaptiveTemperature
+) -> Temperature:
     """The strategy that `config.tau` names, before the first epoch."""
     if isinstance(config.tau, float):
         return FixedTemperature(config.tau)
@@ -266,7 +308,7 @@ def make_temperature(config: TrainConfig, data: Interactions) -> Temperature:
         return LearnedTemperature()
     if config.tau == "learned_per_user":
         return LearnedTemperature(data.n_users)
-    return AdaptiveTemperature(
+    return adaptive(
         *data.pairs(),
         data.n_users,
         data.n_items,

@@ -45,11 +45,12 @@ ADAPTAU_HOST_DEVICE inline double softplus(double x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
 
-// Writes loss and unit_loss of row b with positive t; returns the gradient's coefficients.
+// Writes loss and unit_loss of row b with positive t; returns the gradient's coefficients. Without
+// a positive, t < 0 and its score zero, the loss is the negatives' log-sum-exp.
 template <class T>
 ADAPTAU_HOST_DEVICE RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t b, int64_t t,
                                            const RowTotals& totals, const SoftmaxOutput<T>& out) {
-  const bool all = terms.denominator == Denominator::all;
+  const bool all = t >= 0 && terms.denominator == Denominator::all;
   RowTerms row;
   row.inv_tau = 1.0 / terms.tau[b];
   row.inv_positive_tau = terms.positive_tau != nullptr ? 1.0 / terms.positive_tau[b] : row.inv_tau;

@@ -54,7 +54,8 @@ template <class T>
 struct SoftmaxProblem {
   Matrix users;           // [B, d]
   Matrix items;           // [M, d]
-  const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself
+  const int64_t* target;  // [B] row of items that is user b's positive, or nullptr: b itself; -1:
+                          // it has none, and L_b is the log of the sum alone
   Csr masked;             // per user: candidates that leave the denominator; never the positive
   SoftmaxTerms<T> terms;
   Precision precision = Precision::float32;  // of float; double is always double
@@ -96,10 +97,14 @@ struct TopkProblem {
 };
 
 // The 1-based place of each target among its user's candidates; exclusions leave the competition.
+// Items may be a part of a catalogue, from item first_item on; targets are then items of all of it
+// and come with their scores, [nnz] of the compute type.
 struct RanksProblem {
   Matrix users, items;
   Csr targets, excluded;
   Normalize normalize;
+  const void* target_scores = nullptr;  // or nullptr: targets are rows of items
+  int64_t first_item = 0;
 };
 
 // One side of a bipartite graph: the neighbours of each node, as rows of the other side.

@@ -145,6 +145,7 @@ void ByteScan::collect(Worker& w) const {
   const Kernels<float>& kernels = scan_.kernels();
   const ScanShare& share = w.share;
   const int64_t d4 = byte_row(p_.users.cols) / 4;
+  const Int8Scope scope(kernels, p_.users.cols);
   start_bounds(w);
   for (int64_t index = share.p0; index < share.p1; ++index) {
     const Int8Panel items = panel(index, w);

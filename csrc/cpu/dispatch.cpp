@@ -3,6 +3,11 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.h"
 
 namespace adaptau {
@@ -18,6 +23,7 @@ ADAPTAU_DECLARE(avx2)
 ADAPTAU_DECLARE(avx512)
 ADAPTAU_DECLARE(avx512vnni)
 ADAPTAU_DECLARE(avx512bf16)
+ADAPTAU_DECLARE(avx512amx)
 #endif
 
 namespace {
@@ -35,6 +41,21 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("fma");
 }
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512bf16");
+}
+// Linux lends the tile registers on request only.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  return has_avx512bf16() && __builtin_cpu_supports("amx-tile") &&
+         __builtin_cpu_supports("amx-int8") &&
+         syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 // Best first.
@@ -45,8 +66,8 @@ const Level* levels(int* count) {
   }
   static const Level all[] = {
 #if defined(ADAPTAU_X86)
-      ADAPTAU_LEVEL(avx512bf16, has_avx512() && __builtin_cpu_supports("avx512vnni") &&
-                                    __builtin_cpu_supports("avx512bf16")),
+      ADAPTAU_LEVEL(avx512amx, has_amx()),
+      ADAPTAU_LEVEL(avx512bf16, has_avx512bf16()),
       ADAPTAU_LEVEL(avx512vnni, has_avx512() && __builtin_cpu_supports("avx512vnni")),
       ADAPTAU_LEVEL(avx512, has_avx512()),
       ADAPTAU_LEVEL(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")),

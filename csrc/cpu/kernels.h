@@ -211,6 +211,9 @@ struct Kernels {
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
   int int8_user_limit;  // largest |q| of a user: 63, or 127 with VNNI
+  // Around the scans of a thread: sets up tile registers for rows of d4 words, and frees them.
+  void (*start_int8)(int64_t d4);
+  void (*stop_int8)();
   // n <= 48 rows of d elements (a multiple of the vector length) `stride` apart, less the centre ->
   // bytes[48][d] and meta = {scale, residual, centred norm, norm} of Int8Panel.
   void (*quantize_panel)(int64_t n, int64_t d, int64_t stride, const float* x, const float* centre,
@@ -249,7 +252,7 @@ struct Kernels {
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,
-// avx512vnni, avx512bf16).
+// avx512vnni, avx512bf16, avx512amx).
 // Throws std::runtime_error when the variable names a level that is unknown or not available.
 template <class T>
 const Kernels<T>& active_kernels();

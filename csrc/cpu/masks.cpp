@@ -37,7 +37,7 @@ MaskedCandidates masked_candidates(int64_t n_users, int64_t n_items, const int64
       for (int64_t e = excluded_ids.indptr[b]; e < excluded_ids.indptr[b + 1]; ++e)
         mask_id(excluded_ids.indices[e]);
     if (item_ids != nullptr) {
-      mask_id(item_ids[positive]);
+      if (positive >= 0) mask_id(item_ids[positive]);
       std::sort(masked.indices.begin() + begin, masked.indices.end());
       masked.indices.erase(std::unique(masked.indices.begin() + begin, masked.indices.end()),
                            masked.indices.end());

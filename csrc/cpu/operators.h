@@ -29,6 +29,9 @@ void topk(const TopkProblem& problem, const PackedItems* packed, T* scores, int6
 // ranks.cpp: ranks [nnz of targets], 1-based.
 template <class T>
 void ranks(const RanksProblem& problem, int64_t* ranks, const Parallel& parallel);
+// Scores of the targets, [nnz]: what ranks compares.
+template <class T>
+void target_scores(const RanksProblem& problem, T* scores, const Parallel& parallel);
 
 // propagate.cpp: out[side] is [wanted nodes, d] contiguous.
 template <class T>

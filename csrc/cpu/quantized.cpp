@@ -53,7 +53,7 @@ bool all_finite(int64_t n, const float* x) {
 std::vector<float> item_centre(const Matrix& items, Normalize normalize,
                                const Kernels<float>& kernels) {
   constexpr int64_t most = 2048;
-  const int64_t n = std::min(items.rows, most), ld = padded<float>(items.cols);
+  const int64_t n = std::min(items.rows, most), ld = byte_row(items.cols);
   Buffer<float> row(ld);
   std::vector<double> sum(items.cols, 0.0);
   int64_t used = 0;

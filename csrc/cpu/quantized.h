@@ -11,13 +11,27 @@ namespace adaptau {
 
 // A catalogue that was quantised beforehand, panel after panel. Pointers are borrowed.
 struct PackedItems {
-  const uint8_t* bytes = nullptr;  // [panels][48][padded d]
+  const uint8_t* bytes = nullptr;  // [panels][48][bytes a row]
   const float* meta = nullptr;     // [panels][4] scale, residual, centred norm, norm
-  const float* centre = nullptr;   // [padded d]
+  const float* centre = nullptr;   // [bytes a row]
 };
 
-// Bytes a row takes: whole registers of four.
-inline int64_t byte_row(int64_t d) { return padded<float>(d); }
+// Bytes a row takes: whole registers of four, and whole tiles of 64 where one is not enough.
+inline int64_t byte_row(int64_t d) { return d <= 64 ? padded<float>(d) : (d + 63) / 64 * 64; }
+
+// A thread may scan rows of d elements while this lives.
+class Int8Scope {
+ public:
+  Int8Scope(const Kernels<float>& kernels, int64_t d) : kernels_(kernels) {
+    kernels.start_int8(byte_row(d) / 4);
+  }
+  ~Int8Scope() { kernels_.stop_int8(); }
+  Int8Scope(const Int8Scope&) = delete;
+  Int8Scope& operator=(const Int8Scope&) = delete;
+
+ private:
+  const Kernels<float>& kernels_;
+};
 
 // A centre for the items: the mean of a spread of rows. Any vector is right; a good one makes the
 // bytes finer where all items share a direction.

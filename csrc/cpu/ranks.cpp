@@ -39,14 +39,21 @@ class GroupTargets {
         bound_(score_),
         id_(depth_ * kTile, -1),
         count_(depth_ * kTile, 0) {
-    std::vector<T> scores(depth_);
+    const int64_t behind = (p.items.rows + kTile - 1) / kTile * kTile;
+    std::vector<T> scored(depth_);
     for (int64_t l = 0; l < scan.users_in(g); ++l) {
       const int64_t b = scan.user(g, l), n = n_targets(p, b);
       const int64_t* ids = p.targets.indices + p.targets.indptr[b];
-      scan.score_items(g, l, n, ids, scores.data());
+      const T* scores = scored.data();
+      if (p.target_scores != nullptr) {
+        scores = static_cast<const T*>(p.target_scores) + p.targets.indptr[b];
+      } else {
+        scan.score_items(g, l, n, ids, scored.data());
+      }
       for (int64_t i = 0; i < n; ++i) {
         const int64_t at = i * kTile + l;
-        id_[at] = ids[i];
+        const int64_t id = ids[i] - p.first_item;
+        id_[at] = id < p.items.rows ? id : behind;  // negative: before this part
         score_[at] = scores[i];
         by_id_.push_back(at);
       }
@@ -99,7 +106,11 @@ class GroupTargets {
 
 template <class T>
 void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
-  const int64_t B = p.users.rows;
+  const int64_t B = p.users.rows, nnz = B == 0 ? 0 : p.targets.indptr[B];
+  if (p.items.rows == 0) {  // an empty part of a catalogue
+    std::fill_n(ranks, nnz, 1);
+    return;
+  }
   std::vector<int64_t> order(B);
   std::iota(order.begin(), order.end(), int64_t{0});
   std::stable_sort(order.begin(), order.end(),
@@ -108,7 +119,6 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
   const ScanTasks tasks(scan.groups(), scan.panels(), parallel.workers);
 
   // counts[range][target]: competitors that stand before it
-  const int64_t nnz = B == 0 ? 0 : p.targets.indptr[B];
   std::vector<int64_t> counts(tasks.ranges() * nnz, 0);
 
   for_each_task(parallel, tasks.count(), [&](int64_t task, int) {
@@ -144,6 +154,21 @@ void ranks(const RanksProblem& p, int64_t* ranks, const Parallel& parallel) {
   }
 }
 
+template <class T>
+void target_scores(const RanksProblem& p, T* scores, const Parallel& parallel) {
+  const std::vector<int64_t> as_they_are;
+  const Scan<T> scan(p.users, p.items, p.normalize, as_they_are, parallel);
+  for_each_task(parallel, scan.groups(), [&](int64_t g, int) {
+    for (int64_t l = 0; l < scan.users_in(g); ++l) {
+      const int64_t begin = p.targets.indptr[scan.user(g, l)];
+      scan.score_items(g, l, n_targets(p, scan.user(g, l)), p.targets.indices + begin,
+                       scores + begin);
+    }
+  });
+}
+
+template void target_scores<float>(const RanksProblem&, float*, const Parallel&);
+template void target_scores<double>(const RanksProblem&, double*, const Parallel&);
 template void ranks<float>(const RanksProblem&, int64_t*, const Parallel&);
 template void ranks<double>(const RanksProblem&, int64_t*, const Parallel&);
 

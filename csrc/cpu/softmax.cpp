@@ -126,8 +126,12 @@ class FusedSoftmax {
                 user_inverse_norm_.get() + first);
       T scale[kTile];
       for (int64_t l = 0; l < n; ++l) {
-        read_rows(p_.items, target(first + l), 1, terms_.normalize.item, kernels_,
-                  positives + l * ld_, ld_, static_cast<T*>(nullptr));
+        if (target(first + l) >= 0) {
+          read_rows(p_.items, target(first + l), 1, terms_.normalize.item, kernels_,
+                    positives + l * ld_, ld_, static_cast<T*>(nullptr));
+        } else {
+          std::fill_n(positives + l * ld_, ld_, T(0));
+        }
         scale[l] = static_cast<T>(kLog2e / terms_.tau[first + l]);
       }
       kernels_.row_products(n, ld_, users, ld_, positives, ld_, positive_score_.get() + first);

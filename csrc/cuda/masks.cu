@@ -52,8 +52,8 @@ __device__ void visit_pairs(const MaskPairs& p, Visit visit) {
   if (user >= p.n_users) return;
   if (p.positives && lane == 0) {
     const int64_t target = p.target != nullptr ? p.target[user] : user;
-    assert(target >= 0 && target < p.n_items && "target must lie in [0, n_items)");
-    visit_id(p, user, p.item_ids != nullptr ? p.item_ids[target] : target, visit);
+    assert(target >= -1 && target < p.n_items && "target must lie in [-1, n_items)");
+    if (target >= 0) visit_id(p, user, p.item_ids != nullptr ? p.item_ids[target] : target, visit);
   }
   if (p.excluded.indptr == nullptr) return;
   const int64_t begin = p.excluded.indptr[user], end = p.excluded.indptr[user + 1];

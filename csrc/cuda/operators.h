@@ -76,7 +76,8 @@ struct RanksCall {
   RanksProblem problem;  // `excluded` is not read: masks are
   int64_t n_targets;
   MaskBuckets masks;
-  int64_t* ranks;  // [n_targets]
+  float* target_scores;  // [n_targets] where they are wanted instead of ranks, or nullptr
+  int64_t* ranks;        // [n_targets]
 };
 
 int64_t ranks_workspace(const RanksCall& call);

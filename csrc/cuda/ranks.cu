@@ -21,7 +21,12 @@ struct Buffers {
     counts.targets = c.problem.targets;
     counts.n_targets = c.n_targets;
     counts.splits = retrieval_splits(c.problem.users.rows, c.problem.items.rows, rows_a_block);
-    counts.target_scores = w.take<float>(c.n_targets);
+    counts.first_item = c.problem.first_item;
+    counts.target_scores = static_cast<const float*>(c.problem.target_scores);
+    counts.scored = nullptr;
+    if (counts.target_scores == nullptr)
+      counts.target_scores = counts.scored =
+          c.target_scores != nullptr ? c.target_scores : w.take<float>(c.n_targets);
     counts.ranks = c.ranks;
   }
 };
@@ -42,7 +47,8 @@ cudaError_t ranks(const RanksCall& call, void* workspace, cudaStream_t stream) {
   if (error != cudaSuccess) return error;
   return with_exact_shape(b.rows.users.type, call.problem.users.cols, [&](auto shape) {
     const cudaError_t scored = launch_target_scores<decltype(shape)>(b.counts, stream);
-    return scored != cudaSuccess ? scored : launch_count_before<decltype(shape)>(b.counts, stream);
+    if (scored != cudaSuccess || b.counts.ranks == nullptr) return scored;
+    return launch_count_before<decltype(shape)>(b.counts, stream);
   });
 }
 

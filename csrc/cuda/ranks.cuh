@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cassert>
+#include <climits>
 
 #include "order.cuh"
 #include "ranks.h"
@@ -29,6 +30,8 @@ __global__ void __launch_bounds__(128) target_scores_kernel(const RankCounts p) 
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * 128 + threadIdx.x) / 32 * 8;
   if (first >= p.n_targets) return;
   const int64_t pair = first + g;
+  if (t == 0 && pair < p.n_targets && p.ranks != nullptr) p.ranks[pair] = 1;
+  if (p.scored == nullptr) return;
   int64_t user = 0, item = 0;
   if (pair < p.n_targets) {
     int64_t users = p.tables.rows.count;  // the last whose list starts at or before the pair
@@ -62,10 +65,8 @@ __global__ void __launch_bounds__(128) target_scores_kernel(const RankCounts p) 
                  word(item_row, p.tables.columns, 2 * step + 1)}};
     S::Type::multiply(c, a, b);
   }
-  if (t == g / 2 && pair < p.n_targets) {
-    p.target_scores[pair] = (g % 2 == 0 ? c[0] : c[1]) * p.item_scale[item] * p.user_scale[user];
-    p.ranks[pair] = 1;
-  }
+  if (t == g / 2 && pair < p.n_targets)
+    p.scored[pair] = (g % 2 == 0 ? c[0] : c[1]) * p.item_scale[item] * p.user_scale[user];
 }
 
 // The smallest score above; NaN above infinity and of NaN.
@@ -78,9 +79,10 @@ __device__ __forceinline__ float next_above(float score) {
 // A few targets of one of a lane's rows, and how many items before each the lane has met.
 template <class S>
 struct RowTargets {
+  static constexpr int kNone = INT_MIN;
   float
       limit[kTargetsAtOnce<S>];  // to be reached in the tiles to come; NaN if that does not decide
-  int item[kTargetsAtOnce<S>];   // -1: none
+  int item[kTargetsAtOnce<S>];   // kNone: none; negative: of an earlier part of the catalogue
   int before[kTargetsAtOnce<S>];
 
   RowTargets() = default;
@@ -89,7 +91,7 @@ struct RowTargets {
     for (int j = 0; j < kTargetsAtOnce<S>; ++j) {
       const bool there = j < count;
       limit[j] = there ? p.target_scores[begin + j] : INFINITY;
-      item[j] = there ? static_cast<int>(p.targets.indices[begin + j]) : -1;
+      item[j] = there ? static_cast<int>(p.targets.indices[begin + j] - p.first_item) : kNone;
       if (there && item[j] < first_column) limit[j] = next_above(limit[j]);
       before[j] = 0;
     }
@@ -203,7 +205,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) count_before_kernel(c
           int before = targets[m][h].before[j];
           before += __shfl_xor_sync(~0u, before, 1);
           before += __shfl_xor_sync(~0u, before, 2);
-          if (lane % 4 == 0 && targets[m][h].item[j] >= 0)
+          if (lane % 4 == 0 && targets[m][h].item[j] != RowTargets<S>::kNone)
             atomicAdd(reinterpret_cast<unsigned long long*>(p.ranks + begin(m, h) + done + j),
                       static_cast<unsigned long long>(before));
         }

@@ -12,11 +12,13 @@ struct RankCounts {
   Csr targets;
   int64_t n_targets;
   int splits;
-  float* target_scores;  // [n_targets]
-  int64_t* ranks;        // [n_targets]
+  int64_t first_item;          // of the catalogue that targets are items of
+  const float* target_scores;  // [n_targets]
+  float* scored;               // the same to be written, or nullptr where they are given
+  int64_t* ranks;              // [n_targets], or nullptr
 };
 
-// target_scores, and ranks = 1.
+// scored, and ranks = 1.
 template <class Shape>
 cudaError_t launch_target_scores(const RankCounts& counts, cudaStream_t stream);
 // ranks += the items before each target.

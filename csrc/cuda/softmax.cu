@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     return;
   }
   const int64_t target = p.target != nullptr ? p.target[user] : user;
-  assert(target >= 0 && target < p.items.rows && "target must lie in [0, n_items)");
+  assert(target >= -1 && target < p.items.rows && "target must lie in [-1, n_items)");
 
   RowTotals totals{};
   const double max = split_max(b.by_user, user, B);
@@ -180,11 +180,11 @@ __global__ void __launch_bounds__(kThreads, 4)
     if (isnan(s.unit_total)) totals.unit_sum = s.unit_total;
   }
   const bool any = max != -INFINITY;
-  assert((any || isnan(totals.sum) || p.terms.denominator == Denominator::all) &&
+  assert((any || isnan(totals.sum) || target < 0 || p.terms.denominator == Denominator::all) &&
          "denominator=\"negatives\" needs a candidate besides the positive");
   totals.shift = any ? max * kLog2 : 0;
   totals.unit_shift = unit_max != -INFINITY ? unit_max * kLog2 : 0;
-  totals.positive_score = score(p, b, user, target);
+  totals.positive_score = target < 0 ? 0 : score(p, b, user, target);
   // every lane computes the same and writes the same value; the losses are written once
   SoftmaxOutput<float> losses = out;
   if (lane != 0) losses.loss = losses.unit_loss = nullptr;
@@ -192,14 +192,17 @@ __global__ void __launch_bounds__(kThreads, 4)
   if (out.weight == nullptr) return;
 
   if (b.by_user.sums != nullptr) {
-    const float su = b.users.unit_scale[user], si = b.items.unit_scale[target];
+    const float su = b.users.unit_scale[user], si = target < 0 ? 0 : b.items.unit_scale[target];
+    const auto positive = [&](int64_t k) {
+      return target < 0 ? 0 : element(p.items, target, k) * si;
+    };
     const float from_sums = static_cast<float>(row.coefficient * row.inv_tau);
     const float from_positive = static_cast<float>(row.positive * row.inv_positive_tau);
     float along = 0, user_dot_sums = 0;
     for (int64_t k = lane; k < d; k += 32) {
       const float unit = element(p.users, user, k) * su;
       const float sum = split_sum(b.by_user, user, B, d, k, max);
-      const float g = from_sums * sum + from_positive * (element(p.items, target, k) * si);
+      const float g = from_sums * sum + from_positive * positive(k);
       along = fmaf(unit, g, along);
       user_dot_sums = fmaf(unit, sum, user_dot_sums);
     }
@@ -209,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       for (int64_t k = lane; k < d; k += 32) {
         const float unit = element(p.users, user, k) * su;
         const float sum = split_sum(b.by_user, user, B, d, k, max);
-        const float g = from_sums * sum + from_positive * (element(p.items, target, k) * si);
+        const float g = from_sums * sum + from_positive * positive(k);
         out.grad_users[user * d + k] = p.terms.normalize.user ? (g - along * unit) * su : g;
       }
     if (lane == 0)
@@ -270,6 +273,7 @@ __global__ void __launch_bounds__(kThreads)
   const int lane = threadIdx.x % 32;
   if (first >= B) return;
   const int64_t item = sorted_target != nullptr ? sorted_target[first] : first;
+  if (item < 0) return;  // these users have no positive
   if (sorted_target != nullptr && first > 0 && sorted_target[first - 1] == item) return;
   constexpr int kElements = kMaxDimension / 32;
   float sum[kElements] = {}, log_q = 0;

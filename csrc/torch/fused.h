@@ -33,7 +33,7 @@ FusedCall<T> fused_call(const Arguments& given, const FusedArguments& a, const M
   const int64_t B = users.rows, M = items.rows;
   FusedCall<T> call{{users, items, nullptr, {}, {}, Precision::float32}, nullptr, {}, 0};
   if (a.target) {
-    call.problem.target = given.ids("target", *a.target, B, 0, M);
+    call.problem.target = given.ids("target", *a.target, B, -1, M);
   } else if (M < B) {
     fail(
         "target is needed when i has fewer rows than u (row b's positive is i[b] without it), got ",

@@ -48,22 +48,46 @@ std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTen
   return {scores, ids};
 }
 
-// Device::ranks<T>(like, problem, n_excluded, ranks) runs the kernels with compute type T.
+// The scores that ranks compares: Device::target_scores<T>(like, problem, scores) runs the kernels.
 template <class Device>
-Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
-                        OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
-                        std::string normalize) {
+Tensor scores_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
+                         std::string normalize) {
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);
   const SizedCsr targets =
       given.csr("targets", target_indptr, target_indices, users.rows, items.rows);
+  const RanksProblem problem{users, items, targets, {}, parse_normalize(normalize)};
+  Tensor out = empty_like_compute(u, users, {target_indices.numel()});
+  Device::with_compute_type(
+      users, [&](auto zero) { Device::template target_scores<decltype(zero)>(u, problem, out); });
+  return out;
+}
+
+// Device::ranks<T>(like, problem, n_excluded, ranks) runs the kernels with compute type T.
+template <class Device>
+Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
+                        OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
+                        std::string normalize, OptionalTensor target_scores, int64_t first_item) {
+  constexpr int64_t anywhere = int64_t{1} << 31;  // in a catalogue of which i is a part
+  const Arguments given(u);
+  const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
+  check_pair("u", users, "i", items);
+  const SizedCsr targets = given.csr("targets", target_indptr, target_indices, users.rows,
+                                     target_scores ? anywhere : items.rows);
   const SizedCsr excluded =
       given.csr("exclude", exclude_indptr, exclude_indices, users.rows, items.rows);
-  const RanksProblem problem{users, items, targets, excluded, parse_normalize(normalize)};
+  if (first_item < 0 || (first_item > 0 && !target_scores))
+    fail("first_item must be >= 0, and 0 without target_scores, got ", first_item);
+  RanksProblem problem{users, items, targets, excluded, parse_normalize(normalize)};
+  problem.first_item = first_item;
   Tensor out = torch::stable::new_empty(u, {target_indices.numel()}, ScalarType::Long);
   Device::with_compute_type(users, [&](auto zero) {
-    Device::template ranks<decltype(zero)>(u, problem, excluded.nnz, out);
+    using T = decltype(zero);
+    if (target_scores)
+      problem.target_scores =
+          given.values<T>("target_scores", *target_scores, target_indices.numel());
+    Device::template ranks<T>(u, problem, excluded.nnz, out);
   });
   return out;
 }

@@ -38,11 +38,16 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "str normalize=\"none\", Tensor? item_bytes=None, Tensor? item_meta=None, "
       "Tensor? item_centre=None) -> (Tensor scores, Tensor ids)");
   m.def("unit_rows(Tensor i) -> Tensor");
-  m.def("pack_items(Tensor i) -> (Tensor item_bytes, Tensor item_meta, Tensor item_centre)");
+  m.def(
+      "pack_items(Tensor i, Tensor? centre=None) -> (Tensor item_bytes, Tensor item_meta, "
+      "Tensor item_centre)");
   m.def(
       "ranks(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
-      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\") -> "
-      "Tensor");
+      "Tensor? exclude_indptr=None, Tensor? exclude_indices=None, str normalize=\"none\", "
+      "Tensor? target_scores=None, int first_item=0) -> Tensor");
+  m.def(
+      "target_scores(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices, "
+      "str normalize=\"none\") -> Tensor");
   m.def(
       "bipartite_graph(Tensor indptr, Tensor indices, int n_items) -> (Tensor user_indptr, "
       "Tensor user_indices, Tensor item_indptr, Tensor item_indices)");

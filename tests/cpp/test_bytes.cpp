@@ -47,6 +47,10 @@ struct Bytes {
     kernels.quantize_panel(this->items.size(), ld, ld, item_rows.get(), this->centre.get(),
                            bytes.get(), meta);
   }
+  int64_t scan(int64_t n, const float* bound, Int8Hits& hits) const {
+    const Int8Scope scope(kernels, d);
+    return kernels.scan_int8(n, lanes, ld / 4, panel(), group(), bound, hits);
+  }
   Int8Panel panel() const { return as_panel(bytes.get(), meta); }
   Int8Users group() const { return quantized->group(0); }
 
@@ -149,8 +153,7 @@ void promises(const Bytes& c) {
 int64_t hits_are_right(const Bytes& c, const std::vector<float>& bound, bool usable) {
   const int64_t n = static_cast<int64_t>(c.items.size());
   Int8Hits hits;
-  const int64_t n_hits =
-      c.kernels.scan_int8(n, c.lanes, c.ld / 4, c.panel(), c.group(), bound.data(), hits);
+  const int64_t n_hits = c.scan(n, bound.data(), hits);
   std::vector<int64_t> last(kTile, -1);
   std::vector<bool> found(kTile * kTile, false);
   for (int64_t h = 0; h < n_hits; ++h) {
@@ -203,6 +206,7 @@ int64_t scan(const Bytes& c, bool usable = true) {
 void best_of(const Bytes& c, int64_t size) {
   const int64_t n = static_cast<int64_t>(c.items.size()), groups = (n + size - 1) / size;
   Buffer<float> out(kTile / size * kTile, -1.f);
+  const Int8Scope scope(c.kernels, c.d);
   c.kernels.best_int8(n, c.lanes, c.ld / 4, size, c.panel(), c.group(), out.get());
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t l = 0; l < static_cast<int64_t>(c.users.size()); ++l) {
@@ -349,8 +353,7 @@ void unusable_rows() {
           Int8Hits hits;
           std::vector<float> bound(kTile, x);
           bound[3] = kInf;
-          CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(), hits) ==
-                47 * 48);
+          CHECK(c.scan(48, bound.data(), hits) == 47 * 48);
         }
         best(c);
       }
@@ -360,7 +363,7 @@ void unusable_rows() {
   Int8Hits hits;
   std::vector<float> bound(kTile, kInf);
   bound[4] = bound[5] = bound[6] = 1e30f;
-  CHECK(c.kernels.scan_int8(48, 48, c.ld / 4, c.panel(), c.group(), bound.data(), hits) == 3 * 48);
+  CHECK(c.scan(48, bound.data(), hits) == 3 * 48);
   best(c);
 }
 

@@ -1,6 +1,6 @@
 // Fixed-width vectors in the compiler's own vector extension, so that one source serves SSE2, AVX2,
 // AVX-512 and NEON. The files in this folder are compiled once per instruction set with
-//   ADAPTAU_ISA           the namespace: baseline, avx2, avx512, avx512vnni, avx512bf16
+//   ADAPTAU_ISA           the namespace: baseline, avx2, avx512, avx512vnni, avx512bf16, avx512amx
 //   ADAPTAU_VECTOR_BYTES  16, 32 or 64
 // They must not instantiate templates of the standard library: the linker keeps one copy of such a
 // function, and it might be the one that an older processor cannot run.

@@ -7,11 +7,12 @@ namespace adaptau {
 namespace {
 
 // "negatives" leaves an empty sum where nothing but the positive is left.
-void check_denominator(Denominator denominator, const Csr& masked, int64_t n_rows,
-                       int64_t n_items) {
+void check_denominator(Denominator denominator, const int64_t* target, const Csr& masked,
+                       int64_t n_rows, int64_t n_items) {
   if (denominator == Denominator::all) return;
   for (int64_t b = 0; b < n_rows; ++b)
-    if (n_items - 1 - (masked.indptr[b + 1] - masked.indptr[b]) <= 0)
+    if ((target == nullptr || target[b] >= 0) &&
+        n_items - 1 - (masked.indptr[b + 1] - masked.indptr[b]) <= 0)
       fail("denominator=\"negatives\" needs a candidate besides the positive, row ", b,
            " has none of ", n_items,
            " left; add candidates, exclude fewer, or use denominator=\"all\"");
@@ -29,7 +30,7 @@ struct Cpu : Float32AndFloat64 {
     } else {
       masked.indptr.assign(B + 1, 0);
     }
-    check_denominator(problem.terms.denominator, masked.csr(), B, M);
+    check_denominator(problem.terms.denominator, problem.target, masked.csr(), B, M);
     if (!masked.indices.empty()) problem.masked = masked.csr();
     fused_softmax<T>(problem, out, torch_threads(), call.workspace_bytes);
   }

@@ -35,8 +35,9 @@ Tensor unit_rows_cpu(Tensor i) {
   return out;
 }
 
-// What the scan of bytes wants to know of a catalogue; empty where it would not be used.
-std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i) {
+// What the scan of bytes wants to know of a catalogue; empty where it would not be used. With the
+// centre of another call, parts of a catalogue that are whole panels are parts of its bytes.
+std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i, OptionalTensor given) {
   const Matrix items = Arguments(i).matrix("i", i);
   const Kernels<float>& kernels = active_kernels<float>();
   const bool packs = ByteScan::possible(items, kernels);
@@ -45,8 +46,15 @@ std::tuple<Tensor, Tensor, Tensor> pack_items_cpu(Tensor i) {
   Tensor meta = torch::stable::new_empty(i, {panels, 4}, ScalarType::Float);
   Tensor centre = torch::stable::new_empty(i, {packs ? ld : 0}, ScalarType::Float);
   if (packs) {
-    const auto found = item_centre(items, {false, false}, kernels);
-    std::copy(found.begin(), found.end(), data<float>(centre));
+    if (given) {
+      if (given->scalar_type() != ScalarType::Float || !given->is_contiguous() ||
+          given->numel() != ld)
+        fail("centre must be what pack_items made of other rows of ", items.cols, " columns");
+      std::copy_n(static_cast<const float*>(given->const_data_ptr()), ld, data<float>(centre));
+    } else {
+      const auto found = item_centre(items, {false, false}, kernels);
+      std::copy(found.begin(), found.end(), data<float>(centre));
+    }
     pack_items(items, {false, false}, data<float>(centre), torch_threads(), data<uint8_t>(bytes),
                data<float>(meta));
   }
@@ -80,6 +88,11 @@ struct Cpu : Float32AndFloat64 {
   }
 
   template <class T>
+  static void target_scores(const Tensor&, const RanksProblem& problem, const Tensor& out) {
+    adaptau::target_scores<T>(problem, data<T>(out), torch_threads());
+  }
+
+  template <class T>
   static void ranks(const Tensor&, const RanksProblem& problem, int64_t, const Tensor& out) {
     adaptau::ranks<T>(problem, data<int64_t>(out), torch_threads());
   }
@@ -110,6 +123,7 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   m.impl("pack_items", TORCH_BOX(&pack_items_cpu));
   m.impl("topk", TORCH_BOX(&topk_items<Cpu>));
   m.impl("ranks", TORCH_BOX(&ranks_of_targets<Cpu>));
+  m.impl("target_scores", TORCH_BOX(&scores_of_targets<Cpu>));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(adaptau, CompositeExplicitAutograd, m) {

@@ -33,9 +33,18 @@ struct Cuda : Float32Only {
     const DeviceScope device(like);
     const Masks masks("ranks", device,
                       exclusions(problem.users, problem.items, problem.excluded, n_excluded));
-    const cuda::RanksCall call{problem, out.numel(), masks.buckets(), data<int64_t>(out)};
+    const cuda::RanksCall call{problem, out.numel(), masks.buckets(), nullptr, data<int64_t>(out)};
     const Tensor workspace = device.scratch(cuda::ranks_workspace(call), ScalarType::Byte);
     check_launches("ranks", cuda::ranks(call, data<void>(workspace), device.stream()));
+  }
+
+  template <class T>
+  static void target_scores(const Tensor& like, const RanksProblem& problem, const Tensor& out) {
+    check_dimension(problem.users.cols);
+    const DeviceScope device(like);
+    const cuda::RanksCall call{problem, out.numel(), {}, data<float>(out), nullptr};
+    const Tensor workspace = device.scratch(cuda::ranks_workspace(call), ScalarType::Byte);
+    check_launches("target_scores", cuda::ranks(call, data<void>(workspace), device.stream()));
   }
 };
 
@@ -44,6 +53,7 @@ struct Cuda : Float32Only {
 void register_retrieval(Library& m) {
   m.impl("topk", TORCH_BOX(&topk_items<Cuda>));
   m.impl("ranks", TORCH_BOX(&ranks_of_targets<Cuda>));
+  m.impl("target_scores", TORCH_BOX(&scores_of_targets<Cuda>));
 }
 
 }  // namespace adaptau

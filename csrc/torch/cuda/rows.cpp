@@ -18,7 +18,7 @@ Tensor unit_rows_cuda(Tensor i) {
 }
 
 // There is no scan of bytes on these devices: nothing to pack.
-std::tuple<Tensor, Tensor, Tensor> pack_items_cuda(Tensor i) {
+std::tuple<Tensor, Tensor, Tensor> pack_items_cuda(Tensor i, OptionalTensor) {
   Arguments(i).matrix("i", i);
   return {torch::stable::new_empty(i, {0, 0, 0}, ScalarType::Byte),
           torch::stable::new_empty(i, {0, 4}, ScalarType::Float),
