@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
+import torch
 import typer
 from rich.console import Console
 
@@ -35,10 +37,30 @@ def explained(command: Command) -> Command:
         except InputError as problem:
             fail(str(problem))
         except OSError as problem:
-            where = f"{problem.filename}: " if problem.filename else ""
-            fail(f"{where}{problem.strerror or problem}")
+            fail(reason(problem))
+        except (MemoryError, RuntimeError) as problem:
+            if not out_of_memory(problem):
+                raise
+            fail(f"{reason(problem)}: take less at a time, or a machine with more")
 
     return run  # type: ignore[return-value]
+
+
+def reason(problem: Exception) -> str:
+    """What the system or PyTorch says, in one line."""
+    if isinstance(problem, OSError):
+        where = f"{problem.filename}: " if problem.filename else ""
+        return f"{where}{problem.strerror or problem}"
+    if out_of_memory(problem):
+        size = re.search(r"[\d.]+ (bytes|[KMGT]i?B)", str(problem))
+        return f"not enough memory for {size[0]} more" if size else "not enough memory"
+    return str(problem)
+
+
+def out_of_memory(problem: Exception) -> bool:
+    """Whether an error is one of NumPy, Arrow or PyTorch that says so."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(problem, kinds) or "allocate memory" in str(problem)
 
 
 def needed(module: str, extra: str) -> ModuleType:
