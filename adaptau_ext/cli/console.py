@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
@@ -15,7 +18,17 @@ from rich.console import Console
 
 from adaptau_ext.errors import InputError
 
-console = Console()
+
+class _Output(Console):
+    """Of whatever reads it for as long as it likes: `adaptau recommend ... | head`."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Ends as SIGPIPE would have ended it; the buffer is not written once more at the end."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(128 + signal.SIGPIPE)
+
+
+console = _Output()
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -36,6 +49,9 @@ def explained(command: Command) -> Command:
             return command(*arguments, **options)
         except InputError as problem:
             fail(str(problem))
+        except UnicodeEncodeError as problem:  # a word that the locale did not let Python decode
+            text = ascii(problem.object)[:80]
+            fail(f"{text} is no UTF-8 text; set a locale of UTF-8, like LC_ALL=C.UTF-8")
         except OSError as problem:
             fail(reason(problem))
         except (MemoryError, RuntimeError) as problem:

@@ -26,7 +26,9 @@ class _Plain(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise ConfigError("aliases, like *name, are not read in settings; write the value there")
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            why = "aliases, like *name, are not read in settings; write the value there"
+            raise yaml.composer.ComposerError(None, None, why, mark)
         return super().compose_node(parent, index)
 
 
@@ -64,7 +66,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _Plain)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError) as problem:  # of tomllib, text that is no UTF-8, long numbers
         raise ConfigError(f"{path}: {problem}") from None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply; settings are `key: value` lines") from None

@@ -62,9 +62,7 @@ def read_table(
             return _read_parquet(path, columns)
         return _read_text(path, columns, delimiter or DELIMITERS[kind])
     except MemoryError as problem:  # of Arrow, too
-        raise DataError(
-            f"{path}: not enough memory for what is in it ({_first_line(problem)})"
-        ) from None
+        raise DataError(f"{path}: not enough memory for it ({_first_line(problem)})") from None
     except (pa.ArrowException, OSError, csv.Error) as problem:
         raise DataError(f"{path}: {_first_line(problem)}") from None
 

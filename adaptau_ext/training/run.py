@@ -68,7 +68,7 @@ class Run:
             shutil.rmtree(part) if part.is_dir() else part.unlink()
         config = self.trainer.config.model_dump_json(indent=2) + "\n"
         path = self.folder / "config.json"
-        if path.exists() and _what_matters(path.read_text()) != _what_matters(config):
+        if path.exists() and _what_matters(path.read_text("utf-8")) != _what_matters(config):
             raise ConfigError(
                 f"{self.folder} holds a run of another configuration; choose another output folder"
             )
@@ -78,7 +78,7 @@ class Run:
     def results(self) -> dict[str, Any] | None:
         """Of a run that is done."""
         path = self.folder / "results.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_bytes()) if path.exists() else None
 
     def events(self) -> Iterator[EpochResult | Tensor]:
         """Trains from the last checkpoint on, if there is one; what Trainer.run yields.
