@@ -300,6 +300,7 @@ class Trainer:
         """Writes `state_dict` into a run's folder."""
         if self.world.is_first:
             checkpoint.save(self.state_dict(), folder / "checkpoint.pt")
+        self.world.collected(None)  # nobody counts it as kept before it is
 
     def restore(self, folder: Path) -> None:
         """Goes on from what `keep` wrote, if there is anything."""
