@@ -8,6 +8,10 @@ on the PATH, in CUDA_HOME, or from PyPI (nvidia-cuda-nvcc and its companions). I
     ADAPTAU_CUDA=0             leaves it out;  ADAPTAU_CUDA=1 makes a missing nvcc an error
     TORCH_CUDA_ARCH_LIST=...   architectures, as PyTorch spells them: "8.0;9.0a;10.0+PTX"
     MAX_JOBS=...               compilers at a time, default: one a processor
+    SOURCE_DATE_EPOCH=...      time of the files in a wheel, default: the first that a zip can have
+
+The same sources, compiler and build requirements give the same wheel, byte for byte, wherever it is
+built: `.ci/same-wheel` builds two and compares them.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 CSRC = Path("csrc")
@@ -127,7 +132,10 @@ class BuildOperators(build_ext):
     def build_extension(self, ext: Extension) -> None:
         from torch.utils.cpp_extension import include_paths, library_paths
 
-        ext.include_dirs += include_paths()
+        headers = include_paths()
+        # __FILE__ in PyTorch's headers would tell where it was installed
+        ext.extra_compile_args += [f"-ffile-prefix-map={folder}=." for folder in headers]
+        ext.include_dirs += headers
         ext.library_dirs += library_paths()
         if ext.name.endswith("_cuda"):
             self.add_cuda_kernels(ext)
@@ -177,6 +185,15 @@ class BuildOperators(build_ext):
         ext.extra_objects += [str(folder / name) for name in objects]
 
 
+class SameWheel(bdist_wheel):
+    """A wheel that tells neither when it was built nor by whom: fixed times and permissions."""
+
+    def write_wheelfile(self, wheelfile_base: str, **options: str) -> None:
+        super().write_wheelfile(wheelfile_base, **options)
+        for path in Path(self.bdist_dir).rglob("*"):  # the last moment before they are packed
+            path.chmod(0o755 if path.is_dir() or path.suffix == ".so" else 0o644)
+
+
 def files(*suffixes: str, without: str = "") -> list[str]:
     found = (p for p in CSRC.rglob("*") if p.suffix in suffixes and without not in p.parts)
     return sorted(map(str, found))
@@ -197,6 +214,7 @@ def extension(name: str, sources: list[str], depends: list[str], libraries: list
     )
 
 
+os.environ.setdefault("SOURCE_DATE_EPOCH", "315532800")  # 1980-01-01
 sources = {
     name: sorted(map(str, (CSRC / name).glob("*.cpp")))
     for name in ("cpu", "torch", "torch/cpu", "torch/cuda")
@@ -221,6 +239,6 @@ if cuda_wanted():
 
 setup(
     ext_modules=extensions,
-    cmdclass={"build_ext": BuildOperators},
+    cmdclass={"build_ext": BuildOperators, "bdist_wheel": SameWheel},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

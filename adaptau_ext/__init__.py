@@ -23,10 +23,11 @@ On top of them: temperatures (`temperature`), other losses (`losses`), models (`
 streaming evaluation (`evaluation`), training (`training`) and the `adaptau` command (`cli`).
 """
 
+import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-import torch as _torch  # noqa: F401  loads the libraries that _C links to
+import torch as _torch  # loads the libraries that _C links to
 
 import adaptau_ext._C  # noqa: F401  registers torch.ops.adaptau
 from adaptau_ext import cuda, reference
@@ -39,6 +40,9 @@ from adaptau_ext.ops import (
     sampled_adaptive_softmax,
     topk,
 )
+
+# A forked child has its parent's pool but none of the pool's threads, and would wait for them for ever.
+_os.register_at_fork(after_in_child=lambda: _torch.set_num_threads(1))
 
 __version__ = "0.1.0"
 __all__ = [

@@ -13,5 +13,9 @@ class ModelError(InputError):
     """A folder that holds no usable model, or no usable run; the message says why."""
 
 
+class TrainingError(InputError):
+    """Training that cannot go on; the message says why and what is kept."""
+
+
 class ConfigError(InputError):
     """Settings that do not fit; the message says which."""

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from adaptau_ext import durable
 from adaptau_ext.fitted import FittedModel
 
+# Each file is whole or not there (durable.py), but for the data that ONNX keeps beside a large model.
 # Every form holds embeddings whose inner products are the scores: cosine models as unit vectors.
 
 
@@ -23,7 +25,7 @@ def export_numpy(model: FittedModel, folder: Path) -> list[Path]:
     paths = []
     for name, array in arrays.items():
         paths.append(folder / f"{name}.npy")
-        np.save(paths[-1], array, allow_pickle=False)
+        _save(paths[-1], array)
     return paths
 
 
@@ -36,7 +38,8 @@ def export_parquet(model: FittedModel, folder: Path) -> list[Path]:
         flat = pa.array(table.contiguous().numpy().ravel())
         rows = pa.FixedSizeListArray.from_arrays(flat, table.shape[1])
         paths.append(folder / f"{name}.parquet")
-        pyarrow.parquet.write_table(pa.table({"id": ids, "embedding": rows}), paths[-1])
+        with durable.beside(paths[-1]) as part:
+            pyarrow.parquet.write_table(pa.table({"id": ids, "embedding": rows}), part)
     return paths
 
 
@@ -48,7 +51,8 @@ def export_faiss(model: FittedModel, folder: Path) -> list[Path]:
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(items)
     path = folder / "items.faiss"
-    faiss.write_index(index, str(path))
+    with durable.beside(path) as part:
+        faiss.write_index(index, str(part))
     return [path, *_item_ids(model, folder)]
 
 
@@ -63,7 +67,8 @@ def export_hnswlib(model: FittedModel, folder: Path) -> list[Path]:
     index.add_items(items, np.arange(len(items)), num_threads=1)  # the same index every time
     index.set_ef(200)
     path = folder / "items.hnsw"
-    index.save_index(str(path))
+    with durable.beside(path) as part:
+        index.save_index(str(part))
     return [path, *_item_ids(model, folder)]
 
 
@@ -101,14 +106,19 @@ def export_onnx(model: FittedModel, folder: Path) -> list[Path]:
     onnx.checker.check_model(made)
     path = folder / "model.onnx"
     size = u.nbytes + i.nbytes
-    onnx.save(made, path, save_as_external_data=size > 1 << 30, location="model.onnx.data")
+    with durable.beside(path) as part:
+        onnx.save(made, part, save_as_external_data=size > 1 << 30, location="model.onnx.data")
     return [path, *_item_ids(model, folder)]
 
 
 def _item_ids(model: FittedModel, folder: Path) -> list[Path]:
     path = folder / "item_ids.npy"
-    np.save(path, _numpy_ids(model.item_ids), allow_pickle=False)
+    _save(path, _numpy_ids(model.item_ids))
     return [path]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    durable.write(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def _numpy_ids(ids: pa.Array) -> np.ndarray:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +17,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from adaptau_ext import durable
 from adaptau_ext.arguments import csr_pair
 from adaptau_ext.data import Interactions
 from adaptau_ext.errors import DataError, ModelError
@@ -153,12 +152,14 @@ class FittedModel:
     def save(self, folder: str | Path) -> Path:
         """Writes `users.parquet` (id, embedding, seen), `items.parquet` (id, embedding), `model.json`.
 
-        The folder appears when it is complete; one that is there is replaced.
+        The folder appears when it is complete; a model that is there is replaced.
+
+        Raises:
+            ModelError: if something else is there.
         """
         folder = Path(folder)
-        beside = folder.with_name(folder.name + ".part")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        if folder.exists() and not (folder / "model.json").is_file():
+            raise ModelError(f"{folder}: something is there that is no model; choose another folder")
         seen = pa.LargeListArray.from_arrays(
             pa.array(self.seen.indptr.astype(np.int64)), pa.array(self.seen.indices.astype(np.int32))
         )
@@ -166,22 +167,21 @@ class FittedModel:
             "users": {"id": self.user_ids, "embedding": _vectors(self.user_embeddings), "seen": seen},
             "items": {"id": self.item_ids, "embedding": _vectors(self.item_embeddings)},
         }
-        sums = {}
-        for name, columns in tables.items():
-            path = beside / f"{name}.parquet"
-            pyarrow.parquet.write_table(pa.table(columns), path)
-            sums[name] = _sha256(path)
         header = {
             "version": _VERSION,
             "normalize": self.normalize,
             "dim": self.item_embeddings.shape[1],
             "n_users": len(self.user_ids),
             "n_items": len(self.item_ids),
-            "sha256": sums,
         }
-        (beside / "model.json").write_text(json.dumps(header, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        with durable.folder_beside(folder) as part:
+            sums = {}
+            for name, columns in tables.items():
+                path = part / f"{name}.parquet"
+                pyarrow.parquet.write_table(pa.table(columns), path)
+                sums[name] = durable.sha256(path)
+            text = json.dumps({**header, "sha256": sums}, indent=2) + "\n"
+            (part / "model.json").write_text(text)
         return folder
 
     @classmethod
@@ -191,36 +191,49 @@ class FittedModel:
         Raises:
             ModelError: if the folder holds no model, or a file of it has changed since.
         """
-        folder = Path(folder)
+        folder = durable.found(Path(folder))
         path = folder / "model.json"
         if not path.is_file():
             raise ModelError(f"{folder}: no model is there; a model is a folder with model.json")
+        header = durable.read_json(path, "train again")
         try:
-            header = json.loads(path.read_text())
             version, normalize, sums = header["version"], header["normalize"], header["sha256"]
-        except (ValueError, KeyError, TypeError):
+            digests = {name: sums[name] for name in ("users", "items")}
+            shape = header["n_users"], header["n_items"], header["dim"]
+        except (KeyError, TypeError):
             raise ModelError(f"{path}: this is no model's description; the file is damaged") from None
         if version != _VERSION:
             raise ModelError(f"{path}: a model of version {version}; this package reads {_VERSION}")
+        if normalize not in get_args(Normalize):
+            raise ModelError(f"{path}: normalize is {normalize!r}; the file is damaged, train again")
         tables = {}
-        for name in ("users", "items"):
+        for name, digest in digests.items():
             part = folder / f"{name}.parquet"
-            if not part.is_file() or _sha256(part) != sums.get(name):
+            if not part.is_file() or durable.sha256(part) != digest:
                 raise ModelError(f"{part}: missing or changed since it was written; train again")
-            tables[name] = pyarrow.parquet.read_table(part, memory_map=True).combine_chunks()
-        users, items = tables["users"], tables["items"]
+            tables[name] = part
+        try:
+            return cls._of_tables(tables["users"], tables["items"], normalize, shape)
+        except (pa.ArrowException, KeyError, ValueError, AttributeError):
+            raise ModelError(f"{folder}: its tables are not those of a model; train again") from None
+
+    @classmethod
+    def _of_tables(
+        cls, user_file: Path, item_file: Path, normalize: Normalize, shape: tuple[int, int, int]
+    ) -> FittedModel:
+        users, items = (
+            pyarrow.parquet.read_table(path, memory_map=True).combine_chunks()
+            for path in (user_file, item_file)
+        )
+        u, i = _matrix(users["embedding"]), _matrix(items["embedding"])
+        if (len(u), len(i), u.shape[1], i.shape[1]) != (*shape, shape[2]):
+            raise ValueError("model.json says that there are others")
         seen = users["seen"].combine_chunks()
-        shape = len(users), len(items)
         indptr, indices = (part.to_numpy() for part in (seen.offsets, seen.values))
         ones = np.ones(indices.size, np.int8)
-        return cls(
-            users["id"].combine_chunks(),
-            items["id"].combine_chunks(),
-            _matrix(users["embedding"]),
-            _matrix(items["embedding"]),
-            normalize,
-            scipy.sparse.csr_array((ones, indices, indptr), shape=shape),
-        )
+        matrix = scipy.sparse.csr_array((ones, indices, indptr), shape=shape[:2])
+        ids = users["id"].combine_chunks(), items["id"].combine_chunks()
+        return cls(*ids, u, i, normalize, matrix)
 
 
 def places(wanted: Sequence[Any], ids: pa.Array, what: str) -> np.ndarray:
@@ -251,11 +264,3 @@ def _matrix(column: pa.ChunkedArray) -> Tensor:
     array = column.combine_chunks()
     flat = array.flatten().to_numpy()
     return torch.from_numpy(flat.reshape(len(array), array.type.list_size).copy())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -16,8 +16,9 @@ import distributed_traffic
 import pytest
 import torch
 import torch.distributed as dist
+from typer.testing import CliRunner
 
-from adaptau_ext import FittedModel
+from adaptau_ext import FittedModel, cli
 from adaptau_ext.data import synthetic
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without Gloo")
@@ -82,6 +83,12 @@ def alone(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def here(*words: str) -> None:
+    """As `alone`, in this process: it need not start."""
+    done = CliRunner().invoke(cli.app, list(words))
+    assert done.exit_code == 0, done.output
+
+
 def epochs(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -143,24 +150,60 @@ def test_what_processes_cannot_share_is_refused(
     assert done.returncode != 0 and message in " ".join(done.stderr.split())
 
 
-def test_a_killed_process_ends_the_others_and_the_run_goes_on(data: Path, tmp_path: Path) -> None:
-    words = (*(w for w in QUICK if w != "epochs=4"), f"data={data}", "negatives=full")
-    alone(*words, "epochs=30", f"output={tmp_path / 'whole'}")
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, over the catalogue."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    here(*QUICK, f"data={data}", "negatives=full", f"output={folder}")
+    return folder
+
+
+# in the third of four epochs; an epoch has 3 steps
+DEATHS = {
+    "a step of 4, split tables": (4, ("2", "step", "8"), True),
+    "a step of 2": (2, ("1", "step", "8"), False),
+    "a checkpoint that 2 write": (2, ("1", "part", "3"), True),
+    "a checkpoint that the first writes": (2, ("0", "whole", "3"), False),
+}
+
+
+@pytest.mark.parametrize("death", list(DEATHS))
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(
+    data: Path, tmp_path: Path, uninterrupted: Path, death: str
+) -> None:
+    world, how, split = DEATHS[death]
+    words = (*QUICK, f"data={data}", "negatives=full", f"output={tmp_path / 'run'}")
+    words = (*words, "shard=true") if split else words
+    started = time.monotonic()
+    killed = launch(world, str(Path(__file__).with_name("rank_dies.py")), *how, *words)
+    assert killed.returncode != 0 and time.monotonic() - started < 120
+    told = " ".join(killed.stderr.split())
+    assert "another process of this run has stopped, 2 epochs are kept; the same command" in told
+    assert len(epochs(tmp_path / "run")) == 2
+    if split:
+        done = launch(2, "-m", "adaptau_ext", *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        here(*words)
+    same_training(tmp_path / "run", uninterrupted)
+    assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_sigterm_ends_all_processes_and_says_what_is_kept(data: Path, tmp_path: Path) -> None:
+    words = (*(w for w in QUICK if w != "epochs=4"), f"data={data}", "negatives=full", "patience=none")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.Popen(
-        [*command, "-m", "adaptau_ext", *words, "epochs=30", f"output={tmp_path / 'parts'}"],
+        [*command, "-m", "adaptau_ext", *words, "epochs=100000", f"output={tmp_path / 'run'}"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    path = tmp_path / "parts" / "metrics.jsonl"
-    while not (path.exists() and path.read_text().count("\n") >= 3):
+    path = tmp_path / "run" / "metrics.jsonl"
+    while not (path.exists() and path.read_text().count("\n") >= 2):
         assert run.poll() is None
         time.sleep(0.02)
-    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    started = time.monotonic()
-    text, _ = run.communicate(timeout=120)
-    assert run.returncode != 0 and time.monotonic() - started < 60
-    assert "another process of this run has stopped" in " ".join(text.split())
-    done = launch(2, "-m", "adaptau_ext", *words, "epochs=30", f"output={tmp_path / 'parts'}")
-    assert done.returncode == 0, done.stderr[-3000:]
-    same_training(tmp_path / "parts", tmp_path / "whole")
+    run.send_signal(signal.SIGTERM)  # torchrun hands it on
+    text, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert re.search(
+        r"epochs are kept; the same command with output=\S+/run goes on", " ".join(text.split())
+    )
+    assert len(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["results"]) >= 2

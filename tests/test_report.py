@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from adaptau_ext import cli
+from adaptau_ext import cli, durable
 from adaptau_ext.evaluation import UserMetrics, compare
 
 matplotlib_image = pytest.importorskip("matplotlib.image")
@@ -119,7 +119,7 @@ def test_runs_that_cannot_be_compared_say_why(runs: list[Path], tmp_path: Path) 
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
     users = UserMetrics.load(other / "users.npz")
-    UserMetrics(users.users + 1, users.values).save(other / "users.npz")
+    durable.write_sealed(other / "users.npz", UserMetrics(users.users + 1, users.values).save)
     path = tmp_path / "page.html"
     result = CliRunner().invoke(cli.app, ["report", str(runs[0]), str(other), "--output", str(path)])
     assert result.exit_code == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from adaptau_ext.cli import bench, doctor, evaluate, export, fetch, recommend, report, train
@@ -21,4 +24,6 @@ for module in (train, evaluate, recommend, export, report, bench, doctor, fetch)
 
 def main() -> None:
     """Entry point of the console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # ids may be of any script, the locale of another
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="adaptau")

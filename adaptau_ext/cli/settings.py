@@ -18,6 +18,18 @@ else:
     import tomli as tomllib
 
 LISTS = ("ks",)
+_MAX_BYTES = 1 << 20
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, by which some lines can stand for any amount of memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            why = "aliases, like *name, are not read in settings; write the value there"
+            raise yaml.composer.ComposerError(None, None, why, mark)
+        return super().compose_node(parent, index)
 
 
 def read_settings(words: list[str]) -> dict[str, Any]:
@@ -49,11 +61,15 @@ def read_settings(words: list[str]) -> dict[str, Any]:
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes; settings are some lines")
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _Plain)
+    except (yaml.YAMLError, ValueError) as problem:  # of tomllib, text that is no UTF-8, long numbers
         raise ConfigError(f"{path}: {problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply; settings are `key: value` lines") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

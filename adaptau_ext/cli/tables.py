@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from adaptau_ext import durable
 from adaptau_ext.errors import InputError
 
 
@@ -21,23 +22,19 @@ def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Pa
     """
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it first")
-    beside = path.with_name(path.name + ".part")
-    if path.suffix == ".parquet":
-        writer = pyarrow.parquet.ParquetWriter(beside, schema)
-    elif path.suffix in (".csv", ".tsv"):
-        options = pyarrow.csv.WriteOptions(delimiter="," if path.suffix == ".csv" else "\t")
-        writer = pyarrow.csv.CSVWriter(beside, schema, write_options=options)
-    else:
+    if path.suffix not in (".csv", ".tsv", ".parquet"):
         raise InputError(f"{path}: tables are written as .csv, .tsv or .parquet")
     rows = 0
-    try:
+    with durable.beside(path) as part:
+        if path.suffix == ".parquet":
+            writer = pyarrow.parquet.ParquetWriter(part, schema)
+        else:
+            options = pyarrow.csv.WriteOptions(delimiter="," if path.suffix == ".csv" else "\t")
+            writer = pyarrow.csv.CSVWriter(part, schema, write_options=options)
         with writer:
             for batch in batches:
                 writer.write_batch(batch)
                 rows += batch.num_rows
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return rows
 
 

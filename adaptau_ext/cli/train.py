@@ -23,10 +23,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from adaptau_ext.cli.console import console, explained, fail, needed
+from adaptau_ext.cli.console import console, explained, fail, needed, out_of_memory, reason
 from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
+from adaptau_ext.cli.signals import exit_code, terminable
 from adaptau_ext.data import Interactions, load, synthetic
+from adaptau_ext.distributed import World
+from adaptau_ext.errors import TrainingError
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
 from adaptau_ext.training.run import Run
 
@@ -69,8 +72,13 @@ def train(
     if show_config:
         print(effective(config), end="")
         return
-    with processes():
-        _train(config, tensorboard)
+    with terminable():
+        try:
+            with processes():
+                _train(config, tensorboard)
+        except KeyboardInterrupt as end:
+            console.print("[bold yellow]interrupted[/] before the first epoch")
+            raise typer.Exit(exit_code(end)) from None
 
 
 def _train(config: TrainConfig, tensorboard: bool) -> None:
@@ -79,6 +87,7 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
     folder = config.output or (
         Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{Path(config.data).stem}-{config.model}"
     )
+    folder = World.current().collected(folder)[0]  # clocks differ
     data = load_data(config)
     try:
         run = Run(_trainer(config, data), folder)
@@ -86,25 +95,8 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
         fail(str(problem))
     _introduce(config, data)
     tensorboard = tensorboard and run.trainer.world.is_first
-    with _board(folder, tensorboard, run.trainer.n_batches) as log:
-        try:
-            _follow(run, log)
-        except KeyboardInterrupt:
-            done = len(run.trainer.results)
-            console.print(
-                f"[bold yellow]interrupted[/] after {done} epochs, which are kept; the same command "
-                f"with output={folder} goes on from there",
-                highlight=False,
-            )
-            raise typer.Exit(130) from None
-        except RuntimeError as problem:
-            if not lost_process(problem):
-                raise
-            done = len(run.trainer.results)
-            fail(
-                f"another process of this run has stopped, {done} epochs are kept; the same command "
-                f"with output={folder} goes on from there"
-            )
+    with _told(run), _board(folder, tensorboard, run.trainer.n_batches) as log:
+        _follow(run, log)
     if not run.trainer.world.is_first:
         return
     results = run.results
@@ -120,6 +112,28 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    """Of an early end: why, what is kept, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError, OSError, RuntimeError, TrainingError) as problem:
+        kept = f"{run.kept} epochs are kept"
+        goes_on = f"the same command with output={run.folder} goes on from there"
+        if isinstance(problem, KeyboardInterrupt):
+            console.print(
+                f"[bold yellow]interrupted[/], {kept}; {goes_on}", highlight=False, soft_wrap=True
+            )
+            raise typer.Exit(exit_code(problem)) from None
+        if isinstance(problem, TrainingError):
+            fail(f"{problem}; {kept} in {run.folder}")
+        if isinstance(problem, OSError) or out_of_memory(problem):
+            fail(f"{reason(problem)}; {kept}; with room for more, {goes_on}")
+        if not isinstance(problem, RuntimeError) or not lost_process(problem):
+            raise
+        fail(f"another process of this run has stopped, {kept}; {goes_on}")
 
 
 def _trainer(config: TrainConfig, data: Interactions) -> Trainer:

@@ -26,6 +26,8 @@ SHA256 = {
 def fetch(name: str, folder: str | Path, *, source: str = SOURCE) -> Path:
     """Downloads a data set into `folder/name`; what is there and whole is not downloaded again.
 
+    Nothing is unpacked, and names of files are this module's own.
+
     Args:
         source: address of a file, with {name} and {file} in it.
 
@@ -43,7 +45,7 @@ def fetch(name: str, folder: str | Path, *, source: str = SOURCE) -> Path:
         raise DataError(f"data sets to fetch are {', '.join(SHA256)}, got {name!r}")
     target = Path(folder) / name
     for file, digest in SHA256[name].items():
-        address = source.format(name=name, file=file)
+        address = source.replace("{name}", name).replace("{file}", file)
         try:
             pooch.retrieve(address, f"sha256:{digest}", fname=file, path=target)
         except (ValueError, requests.RequestException) as problem:

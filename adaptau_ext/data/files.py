@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet
 import scipy.sparse
 
 from adaptau_ext.data.log import Columns, Log, find_columns
+from adaptau_ext.data.room import refuse_beyond, room
 from adaptau_ext.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
@@ -57,19 +59,37 @@ def read_table(
             coo = scipy.sparse.coo_array(_read_npz(path))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
         if kind == ".parquet":
-            found = find_columns(pyarrow.parquet.read_schema(path).names, columns, path.name)
-            return pyarrow.parquet.read_table(path, columns=_names(found)), found
+            return _read_parquet(path, columns)
         return _read_text(path, columns, delimiter or DELIMITERS[kind])
-    except (pa.ArrowException, OSError) as problem:
+    except MemoryError as problem:  # of Arrow, too
+        raise DataError(f"{path}: not enough memory for it ({_first_line(problem)})") from None
+    except (pa.ArrowException, OSError, csv.Error) as problem:
         raise DataError(f"{path}: {_first_line(problem)}") from None
+
+
+def _read_parquet(path: Path, columns: Columns) -> tuple[pa.Table, Columns]:
+    header = pyarrow.parquet.read_metadata(path)
+    found = find_columns(header.schema.to_arrow_schema().names, columns, path.name)
+    refuse_beyond(path, 8 * header.num_rows * len(_names(found)), f"{header.num_rows:,} rows")
+    return pyarrow.parquet.read_table(path, columns=_names(found)), found
 
 
 def _read_npz(path: Path) -> scipy.sparse.csr_array:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
-        return scipy.sparse.csr_array(scipy.sparse.load_npz(path))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
+        with zipfile.ZipFile(path) as archive:
+            refuse_beyond(path, sum(part.file_size for part in archive.infolist()), "its arrays")
+        coo = scipy.sparse.coo_array(scipy.sparse.load_npz(path))
+        refuse_beyond(
+            path, 8 * sum(coo.shape), f"ids of {coo.shape[0]:,} users, {coo.shape[1]:,} items"
+        )
+        return scipy.sparse.csr_array(coo)
+    except MemoryError as problem:
+        raise DataError(f"{path}: not enough memory for it ({_first_line(problem)})") from None
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
         raise DataError(
             f"{path}: not a matrix written by scipy.sparse.save_npz ({_first_line(problem)})"
         ) from None
@@ -119,19 +139,40 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
     }  # "007" is not 7
     if found.rating is not None:
         types[found.rating] = pa.float64()
-    table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
-        convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=_names(found),
-            column_types=types,
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=False,
-            null_values=[""],
-        ),
-    )
+    with _Bounded(path) as stream:
+        table = pyarrow.csv.read_csv(
+            stream,
+            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=_names(found),
+                column_types=types,
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )
     return table, found
+
+
+class _Bounded(io.RawIOBase):
+    """A file, unpacked, for as long as what Arrow made of it fits: a megabyte may unpack to terabytes.
+
+    Half of the memory is for what comes after reading.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stream = path, pa.input_stream(str(path))
+        self._most = pa.total_allocated_bytes() + room() // 2
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        if pa.total_allocated_bytes() > self._most:
+            refuse_beyond(self._path, 2 * pa.total_allocated_bytes(), "its rows and what follows")
+        read: bytes = self._stream.read(n_bytes)
+        return read
 
 
 def _is_number(text: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from adaptau_ext.data.interactions import ColdUsers, Duplicates, Interactions
+from adaptau_ext.data.room import refuse_beyond
 from adaptau_ext.errors import DataError
 
 _MAX_ID = 2**31 - 1
@@ -38,6 +39,7 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(users, items) of one file, int64."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; LightGCN data has train.txt and test.txt")
+    refuse_beyond(path, path.stat().st_size, "its lines")
     users: list[int] = []
     lengths: list[int] = []
     items: list[int] = []

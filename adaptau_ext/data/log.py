@@ -35,6 +35,9 @@ USUAL_NAMES = Columns(
 )
 
 
+_SHOWN = 20  # names in an error
+
+
 @dataclass(frozen=True)
 class Log:
     """Interactions, in no particular order.
@@ -161,7 +164,8 @@ def find_columns(names: list[str], columns: Columns, source: str) -> Columns:
         DataError: if one is not there, or users' or items' cannot be told.
     """
     found: dict[str, str | None] = {}
-    listed = ", ".join(names)
+    listed = ", ".join(name[:40] for name in names[:_SHOWN])
+    listed += f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     for role, wanted, usual in zip(Columns._fields, columns, USUAL_NAMES, strict=True):
         assert usual is not None
         if wanted is not None:
@@ -174,9 +178,8 @@ def find_columns(names: list[str], columns: Columns, source: str) -> Columns:
         if len(matches) > 1:  # the first of the list is the most usual
             matches.sort(key=lambda name: usual.split().index(_plain(name)))
             if role in ("user", "item"):
-                raise DataError(
-                    f"{source}: {role}s could be in any of {', '.join(matches)}; give {role}_column"
-                )
+                several = ", ".join(matches[:_SHOWN])
+                raise DataError(f"{source}: {role}s could be in any of {several}; give {role}_column")
         found[role] = matches[0] if matches else None
         if found[role] is None and role in ("user", "item"):
             raise DataError(

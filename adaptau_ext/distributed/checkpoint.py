@@ -1,14 +1,13 @@
 """Checkpoints of which every rank writes its part, for any number of ranks to go on from.
 
-`checkpoint/` holds safetensors files, written through torch.distributed.checkpoint, and `state.json`
-with everything that is no tensor and the files' SHA-256. Nothing in it is executed when it is read.
+`checkpoint/` holds safetensors files, written through torch.distributed.checkpoint, and `state`: a line
+of JSON with everything that is no tensor and the files' SHA-256, sealed with its own. Nothing in it is
+executed when it is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from adaptau_ext import durable
 from adaptau_ext.distributed.world import World
 from adaptau_ext.errors import ModelError
 
@@ -34,27 +35,35 @@ def save(folder: Path, tables: Sharded, replicated: dict[str, Tensor], state: di
         tables: by name; tensors are those of all ranks together. replicated: the same on every rank.
         state: plain values.
     """
-    world, beside = World.current(), folder.with_name(folder.name + ".part")
+    world, part = World.current(), folder.with_name(folder.name + ".part")
     if world.is_first:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
     dist.barrier()
-    writer = HuggingFaceStorageWriter(str(beside), save_distributed=True)
-    state_dict_saver.save({**_as_global(tables), **replicated}, storage_writer=writer)
+    try:
+        writer = HuggingFaceStorageWriter(str(part), save_distributed=True)
+        state_dict_saver.save({**_as_global(tables), **replicated}, storage_writer=writer)
+        dist.barrier()
+        if world.is_first:
+            _complete(part, folder, state)
+    except BaseException as problem:
+        if world.is_first:
+            shutil.rmtree(part, ignore_errors=True)
+        if isinstance(problem, CheckpointException):  # of any rank, known to all of them
+            causes = (failure for failure, _ in problem.failures.values())
+            raise next((cause for cause in causes if isinstance(cause, OSError)), problem) from None
+        raise
     dist.barrier()
-    if world.is_first:
-        sums = {path.name: _synced_sum(path) for path in sorted(beside.iterdir())}
-        with (beside / "state.json").open("w") as file:
-            json.dump({"sha256": sums, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        beside.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    dist.barrier()
+
+
+def _complete(part: Path, folder: Path, state: dict[str, Any]) -> None:
+    files = sorted(part.iterdir())
+    for path in files:
+        durable.sync(path)
+    sums = {path.name: durable.sha256(path) for path in files}
+    line = json.dumps({"sha256": sums, **state}).encode()
+    durable.write_sealed(part / "state", lambda file: file.write(line))
+    durable.replace_folder(part, folder)
 
 
 def load(folder: Path, tables: Sharded, replicated: dict[str, Tensor]) -> dict[str, Any] | None:
@@ -63,28 +72,31 @@ def load(folder: Path, tables: Sharded, replicated: dict[str, Tensor]) -> dict[s
     Returns None where there is no checkpoint.
 
     Raises:
-        ModelError: if a file is missing or has changed since.
+        ModelError: if a file is missing, has changed since, or is none of the checkpoint's.
     """
-    old = folder.with_name(folder.name + ".old")
-    if not folder.exists() and old.exists():
-        folder = old
-    path = folder / "state.json"
-    if not path.exists():
+    folder = durable.found(folder)
+    if not folder.exists():
         return None
+    path = folder / "state"
+    way_out = f"put a copy of it back, or remove {folder} to start again from the first epoch"
+    with durable.opened(path, way_out) as file:
+        try:
+            state: dict[str, Any] = json.loads(file.readline())
+            sums = dict(state.pop("sha256"))
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            raise ModelError(f"{path}: this describes no checkpoint; {way_out}") from None
+    # the reader takes every such file of the folder, not only those of which there are sums
+    names = {file.name for file in folder.iterdir() if file.suffix == ".safetensors"}
+    for name in sorted(names | set(sums)):
+        if name not in names or durable.sha256(folder / name) != sums.get(name):  # no ../ is among them
+            raise ModelError(f"{folder / name}: missing, or changed since it was written; {way_out}")
+    wanted = {**_as_global(tables), **replicated}
     try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        sums = state.pop("sha256")
-    except (ValueError, KeyError):
-        raise ModelError(f"{path}: the checkpoint is damaged; remove {folder} to start again") from None
-    for name, digest in sums.items():
-        part = folder / name
-        if not part.is_file() or _sum(part) != digest:
-            raise ModelError(
-                f"{part}: missing or changed since it was written; remove {folder} to start again"
-            )
-    state_dict_loader.load(
-        {**_as_global(tables), **replicated}, storage_reader=HuggingFaceStorageReader(str(folder))
-    )
+        state_dict_loader.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)))
+    except CheckpointException as problem:
+        cause = next(iter(problem.failures.values()))[0]
+        first = str(cause).partition("\n")[0]
+        raise ModelError(f"{folder}: a checkpoint of another model or version ({first})") from None
     return state
 
 
@@ -103,17 +115,3 @@ def _as_global(tables: Sharded) -> dict[str, Tensor]:
         )
         for name, (rows, n_rows) in tables.items()
     }
-
-
-def _sum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _synced_sum(path: Path) -> str:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return _sum(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from adaptau_ext.arguments import csr_pair
+from adaptau_ext.errors import ModelError
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
 from adaptau_ext.padded import padded_topk
@@ -37,17 +39,24 @@ class UserMetrics:
         """Every metric, averaged over the users."""
         return {name: float(value.mean()) for name, value in self.values.items()}
 
-    def save(self, path: Path) -> None:
+    def save(self, file: Path | BinaryIO) -> None:
         """Writes a compressed .npz, values as float32."""
         arrays: dict[str, Any] = {name: v.astype(np.float32) for name, v in self.values.items()}
-        np.savez_compressed(path, users=self.users.astype(np.int32), **arrays)
+        np.savez_compressed(file, users=self.users.astype(np.int32), **arrays)
 
     @staticmethod
-    def load(path: Path) -> UserMetrics:
-        """Reads what `save` wrote."""
-        with np.load(path) as arrays:
-            values = {name: array.astype(np.float64) for name, array in arrays.items()}
-        return UserMetrics(values.pop("users").astype(np.int64), values)
+    def load(file: Path | BinaryIO) -> UserMetrics:
+        """Reads what `save` wrote; nothing in it is executed.
+
+        Raises:
+            ModelError: if it is something else.
+        """
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                values = {name: array.astype(np.float64) for name, array in arrays.items()}
+            return UserMetrics(values.pop("users").astype(np.int64), values)
+        except (ValueError, KeyError, AttributeError, TypeError, EOFError, BadZipFile) as problem:
+            raise ModelError(f"{file}: these are no users' metrics ({problem})") from None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import Any
 import jinja2
 
 import adaptau_ext
+from adaptau_ext import durable
 from adaptau_ext.evaluation import METRICS, compare
 from adaptau_ext.report import figures
-from adaptau_ext.training import TrainConfig, checkpoint
+from adaptau_ext.training import TrainConfig
 from adaptau_ext.training.finished import FinishedRun
 
 _P_SHOWN = 1e-4  # smaller p values are said to be smaller
@@ -44,7 +45,7 @@ def write_report(runs: Sequence[FinishedRun], path: Path) -> None:
         },
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(path, page)
+    durable.write_text(path, page)
 
 
 def _summary(run: FinishedRun, metric: str) -> dict[str, Any]:

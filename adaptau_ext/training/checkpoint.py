@@ -1,36 +1,46 @@
-"""Files that are whole or not there."""
+"""What the next epoch depends on, in one file."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
-
-def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
-    """Writes beside, syncs, renames: a crash leaves the file that was there before."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        content(file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """As `write`."""
-    write(path, lambda file: file.write(text.encode()))
+from adaptau_ext import durable
+from adaptau_ext.errors import ModelError
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    """As `write`; for `load`."""
-    write(path, lambda file: torch.save(state, file))
+    """Writes tensors and plain values for `load`; `torch.load` reads it as well.
+
+    A crash, or a disk that is full, leaves the file that was there before.
+    """
+    durable.write_sealed(path, lambda file: _save(state, file))
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values only; nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    """Tensors and plain values only; nothing in the file is executed.
+
+    Raises:
+        ModelError: if the file is not as `save` wrote it.
+    """
+    way_out = "put a copy of it back, or remove it to start again from the first epoch"
+    with durable.opened(path, way_out) as file:
+        try:
+            state = torch.load(file, weights_only=True, map_location="cpu")
+        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+            state = None
+    if not isinstance(state, dict):
+        raise ModelError(f"{path}: this is no checkpoint of tensors and plain values; {way_out}")
     return state
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as problem:  # torch.save closes its archive, too late, after a failed write
+        if isinstance(problem.__context__, OSError):
+            raise problem.__context__ from None
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,10 @@ from adaptau_ext.evaluation import METRICS
 from adaptau_ext.ops import Normalize, Precision
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.temperature import Strategy
+
+_short = reprlib.Repr()  # what a file holds may be of any size
+_short.maxstring = _short.maxother = 80
+_short.maxlevel = 2
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -161,6 +166,8 @@ class TrainConfig(BaseModel):
         if not isinstance(values, dict):
             return values
         values = dict(values)
+        if values.get("output") == "":
+            raise ValueError("output must name a folder, got an empty name")
         if values.get("patience") == "none":
             values["patience"] = None
         if values.get("negatives") is None:
@@ -218,14 +225,14 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
     values = dict(values)
     recipe = values.pop("recipe", None)
     if recipe is not None:
-        if recipe not in RECIPES:
-            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        if not isinstance(recipe, str) or recipe not in RECIPES:
+            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {_short.repr(recipe)}")
         values = {**RECIPES[recipe], **values}
     for key in values:
         if key not in TrainConfig.model_fields:
-            near = difflib.get_close_matches(str(key), [*TrainConfig.model_fields, "recipe"], 1)
+            near = difflib.get_close_matches(str(key)[:80], [*TrainConfig.model_fields, "recipe"], 1)
             hint = f"did you mean {near[0]}?" if near else "`adaptau train --help` lists the keys"
-            raise ConfigError(f"unknown key {key!r}; {hint}")
+            raise ConfigError(f"unknown key {_short.repr(key)}; {hint}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as problem:
@@ -234,4 +241,4 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
             raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
         key = str(first["loc"][0])
         expected = "; ".join(e["msg"] for e in problem.errors() if e["loc"][0] == key)
-        raise ConfigError(f"{key}: {expected}, got {values[key]!r}") from None
+        raise ConfigError(f"{key}: {expected}, got {_short.repr(values[key])}") from None

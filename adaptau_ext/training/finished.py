@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaptau_ext import durable
 from adaptau_ext.errors import ModelError
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.fitted import FittedModel
@@ -36,13 +37,15 @@ class FinishedRun:
                 f"{folder}: the run is not done; the command that started it goes on with it"
             )
         try:
-            config = TrainConfig.model_validate_json((folder / "config.json").read_text())
-            results = json.loads((folder / "results.json").read_text())
-            lines = (folder / "metrics.jsonl").read_text().splitlines()
+            config = TrainConfig.model_validate_json((folder / "config.json").read_bytes())
+            results = json.loads((folder / "results.json").read_bytes())
+            lines = (folder / "metrics.jsonl").read_bytes().splitlines()
             epochs = [json.loads(line) for line in lines]
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             first = str(problem).partition("\n")[0]
             raise ModelError(f"{folder}: a file of the run is damaged ({first})") from None
+        if not isinstance(results, dict) or not all(isinstance(epoch, dict) for epoch in epochs):
+            raise ModelError(f"{folder}: a file of the run is damaged (no JSON objects)")
         return cls(folder, config, results, epochs)
 
     @property
@@ -56,11 +59,13 @@ class FinishedRun:
 
     def users(self) -> UserMetrics:
         """The best epoch's metrics of every test user."""
-        return UserMetrics.load(self.folder / "users.npz")
+        path = self.folder / "users.npz"
+        with durable.opened(path, "the `adaptau train` command of this run writes it again") as file:
+            return UserMetrics.load(file)
 
 
 def fitted_model(folder: Path) -> FittedModel:
     """Of a run's folder, or of one that `FittedModel.save` wrote."""
-    if (folder / "model.json").is_file():
+    if (durable.found(folder) / "model.json").is_file():
         return FittedModel.load(folder)
     return FinishedRun.read(folder).model()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from adaptau_ext import durable
+from adaptau_ext.errors import ConfigError, InputError
 from adaptau_ext.evaluation import beyond_accuracy, group_recall
 from adaptau_ext.training import checkpoint
 from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.lock import Lock
 from adaptau_ext.training.trainer import EpochResult, Trainer
 
 
@@ -31,46 +33,82 @@ class Run:
         model/           the same as embeddings with ids, see FittedModel
         users.npz        the best epoch's metrics of every test user, see UserMetrics
         results.json     the best epoch on test
+        .lock            held while somebody trains, see Lock
 
-    Of several processes the first one writes them; all of them read the checkpoint.
+    Each of them is whole at any moment, but for metrics.jsonl, of which a crash may leave a part of the
+    last line; the next start makes it anew of the checkpoint. Of several processes the first one writes
+    them; all of them read the checkpoint.
+
+    Attributes:
+        kept: epochs in the checkpoint.
 
     Raises:
-        ValueError: if the folder holds a run of another configuration.
+        ConfigError: if the folder holds a run of another configuration.
+        TrainingError: if another process trains there.
+        OSError: if nothing can be written there. All of these on all ranks.
     """
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
-        self.trainer, self.folder = trainer, folder
-        if not trainer.world.is_first:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        config, path = trainer.config.model_dump_json(indent=2) + "\n", folder / "config.json"
-        if path.exists() and _what_matters(path.read_text()) != _what_matters(config):
-            raise ValueError(
-                f"{folder} holds a run of another configuration; choose another output folder"
+        self.trainer, self.folder, self.kept = trainer, folder, 0
+        self._lock: Lock | None = None
+        problem: Exception | None = None
+        if trainer.world.is_first:
+            try:
+                self._open()
+            except (InputError, OSError) as found:
+                problem = found
+        problem = trainer.world.collected(problem)[0]
+        if problem is not None:
+            raise problem
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(self.folder)
+        for part in self.folder.glob("*.part"):  # a kill -9 left it
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        config = self.trainer.config.model_dump_json(indent=2) + "\n"
+        path = self.folder / "config.json"
+        if path.exists() and _what_matters(path.read_text("utf-8")) != _what_matters(config):
+            raise ConfigError(
+                f"{self.folder} holds a run of another configuration; choose another output folder"
             )
-        checkpoint.write_text(path, config)
+        durable.write_text(path, config)
 
     @property
     def results(self) -> dict[str, Any] | None:
         """Of a run that is done."""
         path = self.folder / "results.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return json.loads(path.read_bytes()) if path.exists() else None
 
     def events(self) -> Iterator[EpochResult | Tensor]:
-        """Trains from the last checkpoint on, if there is one; what Trainer.run yields."""
-        self.trainer.restore(self.folder)
-        first, done = self.trainer.world.is_first, self.trainer.results
-        with (self.folder / "metrics.jsonl").open("w") if first else nullcontext() as file:
-            if file is not None:
-                file.writelines(_line(result) for result in done)
-            for event in self.trainer.run():
-                if isinstance(event, EpochResult):
-                    self.trainer.keep(self.folder)
-                    if file is not None:
-                        file.write(_line(event))
-                        file.flush()
-                yield event
-        self._finish()
+        """Trains from the last checkpoint on, if there is one; what Trainer.run yields.
+
+        Raises:
+            ModelError: for a checkpoint that is damaged.
+            OSError: if the disk is full; what was kept is whole.
+        """
+        try:
+            self.trainer.restore(self.folder)
+            self.kept = len(self.trainer.results)
+            if not self.trainer.world.is_first:
+                yield from self._train(lambda _: None)
+            else:
+                path = self.folder / "metrics.jsonl"
+                durable.write_text(path, "".join(map(_line, self.trainer.results)))
+                with path.open("a", buffering=1) as file:
+                    yield from self._train(lambda result: file.write(_line(result)))
+            self._finish()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _train(self, log: Callable[[EpochResult], object]) -> Iterator[EpochResult | Tensor]:
+        for event in self.trainer.run():
+            if isinstance(event, EpochResult):
+                self.trainer.keep(self.folder)
+                self.kept = len(self.trainer.results)
+                log(event)
+            yield event
 
     def _finish(self) -> None:
         trainer = self.trainer
@@ -96,10 +134,10 @@ class Run:
             "beyond": {k: v for cut in ks for k, v in beyond_accuracy(tested, popularity, cut).items()},
             "groups": {f"recall@{k}": group_recall(tested, trainer.groups, k).tolist() for k in ks},
         }
-        torch.save(trainer.best_model, self.folder / "model.pt")
+        checkpoint.save(trainer.best_model, self.folder / "model.pt")
         fitted.save(self.folder / "model")
-        tested.save(self.folder / "users.npz")
-        checkpoint.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
+        durable.write_sealed(self.folder / "users.npz", tested.save)
+        durable.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")
 
 
 def _line(result: EpochResult) -> str:

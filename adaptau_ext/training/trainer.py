@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
 from adaptau_ext.data.interactions import without_rows
 from adaptau_ext.distributed import World
-from adaptau_ext.errors import ConfigError
+from adaptau_ext.errors import ConfigError, ModelError, TrainingError
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.models import MF, LightGCN, Recommender
@@ -141,7 +142,11 @@ class Trainer:
         return self.world.summed(loss.detach())
 
     def run(self) -> Iterator[EpochResult | Tensor]:
-        """Yields the loss of each step, then the EpochResult of each epoch, until done."""
+        """Yields the loss of each step, then the EpochResult of each epoch, until done.
+
+        Raises:
+            TrainingError: at the end of an epoch whose loss or embeddings are not finite.
+        """
         while not self.finished:
             epoch = len(self.results)
             started = time.perf_counter()
@@ -157,6 +162,7 @@ class Trainer:
             mean, low, high, loss_sum = totals.tolist()
             trained = time.perf_counter()
             embeddings = self.embeddings()
+            self._refuse_nan(loss_sum, embeddings)
             evaluation = self.evaluate(embeddings) if self.held_out.nnz else None
             metrics = {} if evaluation is None else evaluation.means()
             evaluated = time.perf_counter()
@@ -177,6 +183,19 @@ class Trainer:
                 self.best = epoch
                 self.best_model = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
             yield result
+
+    def _refuse_nan(self, loss_sum: float, embeddings: tuple[Tensor, Tensor]) -> None:
+        """The checkpoint of the epoch before stays the last.
+
+        Raises:
+            TrainingError: on all ranks, if the loss or an embedding is infinite or NaN.
+        """
+        finite = torch.stack([table.isfinite().all() for table in embeddings]).all()
+        if not math.isfinite(loss_sum) or self.world.summed((~finite).float()):
+            raise TrainingError(
+                f"epoch {len(self.results)} diverged: its loss is {loss_sum:g}, or an embedding is not "
+                "finite; take a smaller lr, a larger tau or normalize=both, and another output folder"
+            )
 
     @property
     def finished(self) -> bool:
@@ -281,12 +300,19 @@ class Trainer:
         """Writes `state_dict` into a run's folder."""
         if self.world.is_first:
             checkpoint.save(self.state_dict(), folder / "checkpoint.pt")
+        self.world.collected(None)  # nobody counts it as kept before it is
 
     def restore(self, folder: Path) -> None:
         """Goes on from what `keep` wrote, if there is anything."""
         path = folder / "checkpoint.pt"
-        if path.exists():
-            self.load_state_dict(checkpoint.load(path))
+        if not path.exists():
+            return
+        state = checkpoint.load(path)
+        try:
+            self.load_state_dict(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as problem:
+            first = str(problem).partition("\n")[0]
+            raise ModelError(f"{path}: a checkpoint of another model or version ({first})") from None
 
 
 def make_model(config: TrainConfig, data: Interactions) -> Recommender:
