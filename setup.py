@@ -8,7 +8,7 @@ on the PATH, in CUDA_HOME, or from PyPI (nvidia-cuda-nvcc and its companions). I
     ADAPTAU_CUDA=0             leaves it out;  ADAPTAU_CUDA=1 makes a missing nvcc an error
     TORCH_CUDA_ARCH_LIST=...   architectures, as PyTorch spells them: "8.0;9.0a;10.0+PTX"
     MAX_JOBS=...               compilers at a time, default: one a processor
-    ADAPTAU_FLAGS=...          for compiling and linking `_C`: sanitizers, coverage, -Werror (.ci/nightly)
+    ADAPTAU_FLAGS=...          to compile and link `_C` with: sanitizers, coverage, -Werror
 """
 
 from __future__ import annotations

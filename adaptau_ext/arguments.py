@@ -54,8 +54,20 @@ def csr_pair(csr: Exclusion, device: torch.device, name: str = "exclude") -> tup
         raise TypeError(
             f"{name} must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
         )
-    indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
+    indptr, indices = (
+        _integers(f"{name} {what}", torch.as_tensor(part), device)
+        for what, part in zip(("indptr", "indices"), csr, strict=True)
+    )
     return indptr, indices
+
+
+def _integers(name: str, x: Tensor, device: torch.device) -> Tensor:
+    integers = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+    if x.numel() and not integers:  # an empty NumPy array is float64
+        raise TypeError(f"{name} must hold integers, got {x.dtype}; nothing is rounded to ids")
+    if x.is_sparse or (x.is_meta and device.type != "meta"):
+        raise TypeError(f"{name} must be a dense tensor or array, got one that is sparse or on meta")
+    return x.to(device, torch.int64).contiguous()
 
 
 def _is_sparse(x: Any) -> bool:

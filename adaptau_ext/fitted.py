@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from adaptau_ext.arguments import csr_pair
 from adaptau_ext.data import Interactions
-from adaptau_ext.errors import DataError, ModelError
+from adaptau_ext.errors import DataError, ModelError, reading
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
 from adaptau_ext.padded import padded_topk
@@ -195,11 +195,9 @@ class FittedModel:
         path = folder / "model.json"
         if not path.is_file():
             raise ModelError(f"{folder}: no model is there; a model is a folder with model.json")
-        try:
+        with reading(f"{path}: this is no model's description; the file is damaged", "train again"):
             header = json.loads(path.read_text())
-            version, normalize, sums = header["version"], header["normalize"], header["sha256"]
-        except (ValueError, KeyError, TypeError):
-            raise ModelError(f"{path}: this is no model's description; the file is damaged") from None
+            version, normalize, sums = header["version"], header["normalize"], dict(header["sha256"])
         if version != _VERSION:
             raise ModelError(f"{path}: a model of version {version}; this package reads {_VERSION}")
         tables = {}
@@ -207,20 +205,29 @@ class FittedModel:
             part = folder / f"{name}.parquet"
             if not part.is_file() or _sha256(part) != sums.get(name):
                 raise ModelError(f"{part}: missing or changed since it was written; train again")
-            tables[name] = pyarrow.parquet.read_table(part, memory_map=True).combine_chunks()
-        users, items = tables["users"], tables["items"]
-        seen = users["seen"].combine_chunks()
-        shape = len(users), len(items)
-        indptr, indices = (part.to_numpy() for part in (seen.offsets, seen.values))
+            with reading(f"{part}: the file is damaged", "train again"):
+                tables[name] = pyarrow.parquet.read_table(part, memory_map=True).combine_chunks()
+        with reading(f"{folder}: the tables are no model's", "train again"):
+            return cls._of_tables(tables["users"], tables["items"], normalize)
+
+    @classmethod
+    def _of_tables(cls, users: pa.Table, items: pa.Table, normalize: Normalize) -> FittedModel:
+        """Checks what a digest cannot know: that whoever wrote the files meant a model."""
+        if normalize not in get_args(Normalize):
+            raise ValueError(f"normalize = {normalize!r}")
+        if any(table["id"].null_count for table in (users, items)):
+            raise ValueError("ids are missing")
+        u, i = _matrix(users["embedding"]), _matrix(items["embedding"])
+        if u.dtype != torch.float32 or i.dtype != torch.float32 or u.shape[1] != i.shape[1]:
+            raise ValueError("embeddings must be float32 and of one size")
+        lists = users["seen"].combine_chunks()
+        indptr, indices = (part.to_numpy() for part in (lists.offsets, lists.values))
         ones = np.ones(indices.size, np.int8)
-        return cls(
-            users["id"].combine_chunks(),
-            items["id"].combine_chunks(),
-            _matrix(users["embedding"]),
-            _matrix(items["embedding"]),
-            normalize,
-            scipy.sparse.csr_array((ones, indices, indptr), shape=shape),
-        )
+        seen = scipy.sparse.csr_array((ones, indices, indptr), shape=(len(users), len(items)))
+        seen.check_format(full_check=True)
+        if not seen.has_canonical_format:
+            raise ValueError("items of seen must ascend")
+        return cls(users["id"].combine_chunks(), items["id"].combine_chunks(), u, i, normalize, seen)
 
 
 def places(wanted: Sequence[Any], ids: pa.Array, what: str) -> np.ndarray:

@@ -14,9 +14,10 @@ from adaptau_ext.arguments import Exclusion, Temperature, csr_pair, row_temperat
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows divided by their Euclidean norm; a zero row stays zero and has zero gradient."""
+    """Rows divided by their Euclidean norm; a zero row stays zero and has zero gradient, one with a NaN
+    or an infinity has a NaN."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1), 0)
+    return torch.where(norm == 0, 0, x / torch.where(norm == 0, 1, norm))
 
 
 def normalized_pair(u: Tensor, i: Tensor, normalize: str) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from adaptau_ext.errors import ConfigError
+from adaptau_ext.errors import ConfigError, reading
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.training import TrainConfig
 
@@ -49,11 +49,9 @@ def read_settings(words: list[str]) -> dict[str, Any]:
 def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
-    try:
+    with reading(f"{path}: not readable", "mend the file", ConfigError):
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path}: {problem}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

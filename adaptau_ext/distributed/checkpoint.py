@@ -17,12 +17,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from adaptau_ext.distributed.world import World
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import ModelError, reading
 
 Sharded = dict[str, tuple[Tensor, int]]  # this rank's rows, and how many all ranks have
 
@@ -63,29 +64,33 @@ def load(folder: Path, tables: Sharded, replicated: dict[str, Tensor]) -> dict[s
     Returns None where there is no checkpoint.
 
     Raises:
-        ModelError: if a file is missing or has changed since.
+        ModelError: if a file is missing or has changed since, or is of other tensors.
     """
+    way_out = f"remove {folder} to start again"
     old = folder.with_name(folder.name + ".old")
     if not folder.exists() and old.exists():
         folder = old
     path = folder / "state.json"
     if not path.exists():
         return None
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-        sums = state.pop("sha256")
-    except (ValueError, KeyError):
-        raise ModelError(f"{path}: the checkpoint is damaged; remove {folder} to start again") from None
+    with reading(f"{path}: the checkpoint is damaged", way_out):
+        state: dict[str, Any] = dict(json.loads(path.read_text()))
+        sums = dict(state.pop("sha256"))
     for name, digest in sums.items():
         part = folder / name
         if not part.is_file() or _sum(part) != digest:
-            raise ModelError(
-                f"{part}: missing or changed since it was written; remove {folder} to start again"
-            )
-    state_dict_loader.load(
-        {**_as_global(tables), **replicated}, storage_reader=HuggingFaceStorageReader(str(folder))
-    )
+            raise ModelError(f"{part}: missing or changed since it was written; {way_out}")
+    with reading(f"{folder}: the checkpoint is damaged, or of another model", way_out):
+        _fill({**_as_global(tables), **replicated}, folder)
     return state
+
+
+def _fill(tensors: dict[str, Any], folder: Path) -> None:
+    try:
+        state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+    except CheckpointException as problem:  # a BaseException, with the tracebacks of all ranks
+        failures = {repr(error) for error, _ in problem.failures.values()}
+        raise RuntimeError("; ".join(sorted(failures))) from None
 
 
 def _as_global(tables: Sharded) -> dict[str, Tensor]:

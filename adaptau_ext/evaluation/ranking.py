@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptau_ext.arguments import csr_pair
+from adaptau_ext.errors import reading
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
 from adaptau_ext.padded import padded_topk
@@ -44,10 +45,18 @@ class UserMetrics:
 
     @staticmethod
     def load(path: Path) -> UserMetrics:
-        """Reads what `save` wrote."""
-        with np.load(path) as arrays:
-            values = {name: array.astype(np.float64) for name, array in arrays.items()}
-        return UserMetrics(values.pop("users").astype(np.int64), values)
+        """Reads what `save` wrote.
+
+        Raises:
+            ModelError: if the file is something else.
+        """
+        with reading(f"{path}: no metrics of users", "train again"):
+            with np.load(path) as arrays:
+                values = {name: array.astype(np.float64) for name, array in arrays.items()}
+            users = values.pop("users").astype(np.int64)
+            if users.ndim != 1 or any(array.shape != users.shape for array in values.values()):
+                raise ValueError("a metric has not one value for each user")
+        return UserMetrics(users, values)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from adaptau_ext.errors import reading
+
 
 def write(path: Path, content: Callable[[BinaryIO], object]) -> None:
     """Writes beside, syncs, renames: a crash leaves the file that was there before."""
@@ -31,6 +33,11 @@ def save(state: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values only; nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    """Tensors and plain values only; nothing in the file is executed.
+
+    Raises:
+        ModelError: if `save` has not written it so.
+    """
+    with reading(f"{path}: the checkpoint is damaged", "remove it to start again"):
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from reprlib import repr as shown  # a few aliases of YAML can stand for gigabytes
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -209,8 +210,8 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
     values = dict(values)
     recipe = values.pop("recipe", None)
     if recipe is not None:
-        if recipe not in RECIPES:
-            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        if not isinstance(recipe, str) or recipe not in RECIPES:
+            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {shown(recipe)}")
         values = {**RECIPES[recipe], **values}
     for key in values:
         if key not in TrainConfig.model_fields:
@@ -225,4 +226,4 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
             raise ConfigError(first["msg"].removeprefix("Value error, ")) from None
         key = str(first["loc"][0])
         expected = "; ".join(e["msg"] for e in problem.errors() if e["loc"][0] == key)
-        raise ConfigError(f"{key}: {expected}, got {values[key]!r}") from None
+        raise ConfigError(f"{key}: {expected}, got {shown(values[key])}") from None

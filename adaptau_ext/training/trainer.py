@@ -17,7 +17,7 @@ from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
 from adaptau_ext.data.interactions import without_rows
 from adaptau_ext.distributed import World
-from adaptau_ext.errors import ConfigError
+from adaptau_ext.errors import ConfigError, reading
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.models import MF, LightGCN, Recommender
@@ -283,10 +283,17 @@ class Trainer:
             checkpoint.save(self.state_dict(), folder / "checkpoint.pt")
 
     def restore(self, folder: Path) -> None:
-        """Goes on from what `keep` wrote, if there is anything."""
+        """Goes on from what `keep` wrote, if there is anything.
+
+        Raises:
+            ModelError: if that is damaged, or of another model.
+        """
         path = folder / "checkpoint.pt"
         if path.exists():
-            self.load_state_dict(checkpoint.load(path))
+            state = checkpoint.load(path)
+            failure = f"{path}: the checkpoint is damaged, or of another model"
+            with reading(failure, "remove it to start again"):
+                self.load_state_dict(state)
 
 
 def make_model(config: TrainConfig, data: Interactions) -> Recommender:
