@@ -14,7 +14,8 @@ struct Parallel {
 
 // f(task, worker) for every task in [0, n), tasks handed out one by one, worker < parallel.workers.
 // Results must not depend on which worker runs a task or when; every kernel here owns its rows.
-// Counters are relaxed: only `run` orders memory, so that ThreadSanitizer sees tasks that share some.
+// Counters are relaxed: only `run` orders memory, so that ThreadSanitizer sees tasks that share
+// some.
 template <class F>
 void for_each_task(const Parallel& parallel, int64_t n, F&& f) {
   if (parallel.workers <= 1 || n <= 1 || parallel.run == nullptr) {

@@ -12,7 +12,7 @@ namespace {
 #if defined(ADAPTAU_SANITIZED)
 constexpr size_t kSmallest = SIZE_MAX;  // always the heap, which sanitizers watch
 #else
-constexpr size_t kSmallest = size_t{64} << 10;   // below: the heap is fine
+constexpr size_t kSmallest = size_t{64} << 10;  // below: the heap is fine
 #endif
 constexpr size_t kMostKept = size_t{256} << 20;  // idle blocks beyond this go back to the system
 constexpr size_t kHugePage = size_t{2} << 20;

@@ -48,12 +48,13 @@ const char* name_of(ScalarType type) {
 Parallel torch_threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),
           [](int workers, void (*body)(void*), void* context) {
-            release(fork);
-            torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+            const auto share = [&](int64_t begin, int64_t end) {
               acquire(fork);
               for (int64_t i = begin; i < end; ++i) body(context);
               release(join);
-            });
+            };
+            release(fork);
+            torch::stable::parallel_for(0, workers, 1, share);
             acquire(join);
           }};
 }
