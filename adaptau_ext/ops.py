@@ -4,8 +4,9 @@ the same functions in plain PyTorch.
 All of them take float32, bfloat16 or float16 embeddings (computed and accumulated in float32) or
 float64, with any strides, and give the same bits on any number of threads. A NaN or an infinity in a
 row makes that row's loss NaN, and as a candidate the loss of every row that scores it, unless the score
-is -inf; `topk` and `ranks` order whatever scores come out. Nothing is raised, because on a GPU nobody
-could look. Bad shapes, dtypes and values raise `RuntimeError`.
+is -inf (with precision="bfloat16" then, too: its integers have no infinity); `topk` and `ranks` order
+whatever scores come out. Nothing is raised, because on a GPU nobody could look. Bad shapes, dtypes and
+values raise `RuntimeError`, bad forms of a CSR `TypeError`.
 
 On a GPU an infinity counts as NaN in `topk` and `ranks` too; a candidate that is not finite spoils the
 results of those it is excluded for as well; of rows to be normalised, unless they are float16, those

@@ -41,9 +41,9 @@ def explore(name: str, seconds: float, seed: int) -> None:
     if "asan" not in os.environ.get("LD_PRELOAD", ""):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     outcomes: dict[str, int] = {}
-    findings: dict[str, str] = {}
+    findings: dict[str, str] = {}  # of each kind the smallest case
+    done: set[str] = set()  # kinds that need not be made smaller any more
     end = time.monotonic() + seconds
-    known = {json.dumps(case) for case in target.corpus()}
     for case in target.corpus():
         outcomes.setdefault(target.check(case), 0)
 
@@ -56,15 +56,14 @@ def explore(name: str, seconds: float, seed: int) -> None:
         try:
             outcome = target.check(case)
         except Exception as problem:
-            what = refused(problem)
-            outcomes[what] = outcomes.get(what, 0) + 1
-            if what not in findings or len(text) < len(findings[what]):
-                findings[what] = text
-                raise  # to be made smaller
-            return
+            outcome = f"finding: {refused(problem)}"
+            if len(text) <= len(findings.get(outcome, text)):
+                findings[outcome] = text
+            if outcome not in done:
+                raise
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if outcome not in outcomes and len(text) < 6000 and text not in known:
+        if outcome not in outcomes and outcome not in findings and len(text) < 6000:
             with (CORPUS / f"{name}.jsonl").open("a") as kept:
                 kept.write(text + "\n")
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -84,8 +83,8 @@ def explore(name: str, seconds: float, seed: int) -> None:
         )
         try:
             test()
-        except Exception as problem:
-            print(f"{name}: {refused(problem)}", flush=True)
+        except Exception:  # it is among the findings
+            done |= set(findings)
     measured.stop()
     reached = {}
     for file in target.reaches:
@@ -125,7 +124,11 @@ def main() -> int:
         minutes = max(left / (len(names) - place), 0.01)
         (FOLDER / f"{name}.json").unlink(missing_ok=True)
         words = ["--explore", name, "--minutes", str(minutes), "--seed", str(given.seed)]
-        done = subprocess.run([sys.executable, "-m", "tests.fuzz", *words], check=False)
+        # threads that wait should not keep others from working
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", *words], env=environment, check=False
+        )
         path = FOLDER / f"{name}.json"
         if path.exists():
             results[name] = json.loads(path.read_text())

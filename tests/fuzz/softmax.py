@@ -140,10 +140,12 @@ def assert_rows(rows: Tensor, exact: Tensor, given: dict[str, Any]) -> None:
         compute, *finite_rows, torch.cat(taus), given["normalize"], max(len(u), len(i)),
         2.0**-14 if coarse else 0.0,  # scores from integers of 15 bits
     )  # fmt: skip
-    finite = exact.isfinite()
-    assert torch.equal(finite, rows.isfinite()), (rows, exact)
+    finite = rows.isfinite()
+    assert bool((exact.isfinite() | ~finite).all()), "finite where the twin is not"
+    # integers of 15 bits have no infinity, whatever its sign
+    assert coarse or bool((finite | ~exact.isfinite()).all()), "not finite where the twin is"
     off = (rows.double() - exact)[finite].abs() - exact[finite].abs() * 8 * budget.u - budget.loss
-    assert not bool((off > 0).any()), (rows, exact, budget)
+    assert not bool((off > 0).any()), f"off by {float(off.max()):.3g} more than the budget"
 
 
 REACHES = (
