@@ -24,9 +24,10 @@ from torch import Tensor
 from adaptau_ext.arguments import (
     Exclusion,
     Temperature,
+    as_real,
     check_devices,
-    compute_dtype,
     csr_pair,
+    n_rows_of,
     optional_csr,
     row_temperature,
 )
@@ -41,7 +42,7 @@ _ops = torch.ops.adaptau
 
 
 def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
-    return None if x is None else row_temperature(x, u, n_rows)
+    return None if x is None else row_temperature(x, u, n_rows, "positive_tau")
 
 
 def fused_adaptive_softmax(
@@ -113,10 +114,10 @@ def fused_adaptive_softmax(
 
     Source: Adap-tau (WWW 2023), equations 1 and 3; `log_q`: Yi et al., RecSys 2019.
     """
-    n_rows = u.shape[0]
+    n_rows = n_rows_of("u", u, "[B, d]")
     tau = row_temperature(tau, u, n_rows)
     positive_tau = _optional_row(positive_tau, u, n_rows)
-    log_q = None if log_q is None else log_q.to(compute_dtype(u)).contiguous()
+    log_q = None if log_q is None else as_real("log_q", log_q, u).contiguous()
     check_devices(
         u.device, i=i, tau=tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=item_ids
     )
@@ -193,10 +194,10 @@ def sampled_adaptive_softmax(
 
     Source: the sampled soft-max of the published Adap-tau MF, in closed form.
     """
-    n_rows = positives.shape[0]
+    n_rows = n_rows_of("positives", positives, "[B]")
     tau = row_temperature(tau, user_table, n_rows)
     positive_tau = _optional_row(positive_tau, user_table, n_rows)
-    log_q = None if log_q is None else log_q.to(compute_dtype(user_table)).contiguous()
+    log_q = None if log_q is None else as_real("log_q", log_q, user_table).contiguous()
     check_devices(
         user_table.device, item_table=item_table, users=users, positives=positives, tau=tau,
         positive_tau=positive_tau, negatives=negatives, log_q=log_q,

@@ -225,8 +225,10 @@ def sampled_adaptive_softmax(
         None if log_q is None else log_q[positives],
         denominator,
     )
-    used = torch.cat([positives[:, None], negatives], dim=1)
-    loss = reduce(loss + item_l2 / 2 * item_table[used].square().sum((1, 2)), reduction)
+    if item_l2 > 0:  # without, not even infinities count
+        used = torch.cat([positives[:, None], negatives], dim=1)
+        loss = loss + item_l2 / 2 * item_table[used].square().sum((1, 2))
+    loss = reduce(loss, reduction)
     return (loss, unit_loss) if return_unit_loss else loss
 
 

@@ -254,7 +254,7 @@ def test_any_number_of_threads_gives_the_same_bits(
 @given(rows, items, dims, dtypes, normalize, seeds)
 def test_users_do_not_see_each_other(n: int, m: int, d: int, dtype: str, how: Any, seed: int) -> None:
     """Any batch of the users has their rows: bits of scores and ids, budgets of losses and gradients."""
-    u, i, tau, _ = problem(n, m, d, dtype, "normal", seed)
+    u, i, tau, target = problem(n, m, d, dtype, "normal", seed)
     k, part = min(m, 9), slice(seed % n, None)
     same_bits(ax.topk(u[part], i, k, normalize=how), [x[part] for x in ax.topk(u, i, k, normalize=how)])
     options: dict[str, Any] = {"normalize": how, "reduction": "none"}

@@ -132,7 +132,11 @@ def twin_of(given: dict[str, Any]) -> dict[str, Any]:
 def assert_rows(rows: Tensor, exact: Tensor, given: dict[str, Any]) -> None:
     """Within the budget where the twin is finite, and not finite where it is not."""
     u, i = given["u"], given["i"]
-    taus = [torch.as_tensor(given[name]).flatten() for name in ("tau", "positive_tau") if name in given]
+    taus = [
+        torch.as_tensor(given[name]).double().flatten()
+        for name in ("tau", "positive_tau")
+        if name in given
+    ]
     compute = torch.float64 if u.dtype == torch.float64 else torch.float32
     finite_rows = [x[x.double().norm(dim=1).isfinite()] for x in (u, i)]
     coarse = given["precision"] == "bfloat16" and compute == torch.float32
