@@ -105,9 +105,10 @@ def check_topk(case: dict[str, Any]) -> str:
         assert scores.shape == ids.shape == (n_rows, case["k"])
         if ids.is_meta:
             return "meta"
-        again = topk(given, case["k"], not case["index"])
-        assert torch.equal(ids, again[1])
-        assert torch.equal(scores.nan_to_num(0.5), again[0].nan_to_num(0.5))
+        if not case["faults"]:  # an index of unit rows takes users of more dtypes
+            again = topk(given, case["k"], not case["index"])
+            assert torch.equal(ids, again[1])
+            assert torch.equal(scores.nan_to_num(0.5), again[0].nan_to_num(0.5))
     excluded = reference.csr_mask(given.get("exclude"), n_rows, len(i), u.device)
     assert not bool(excluded.gather(1, ids).any())
     exact_values = {"small integers"}.issuperset(case["values"]) and given["normalize"] == "none"
@@ -187,7 +188,7 @@ def check_parts(case: dict[str, Any]) -> str:
                 )
         except Exception as problem:
             return explained(problem, (*NAMES, "item_meta"))
-    if ranks.is_meta or scores.is_meta:
+    if any(fault == "meta" for _, fault in case["faults"]):  # then a fake kernel runs
         return "meta"
     assert bool((ranks >= 1).all()) and bool((ranks <= len(i) + 1).all())
     if exact and u.isfinite().all() and i.isfinite().all():
