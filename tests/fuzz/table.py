@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,14 +35,14 @@ def keep(part: str, results: dict[str, Any], seed: int) -> None:
 def lines_reached() -> dict[str, list[int]]:
     """gcov's [lines executed, lines] of each file of csrc, over all that was compiled from it."""
     lines: dict[str, dict[tuple[str, int], bool]] = {}
-    for counts in (ROOT / "build").glob("temp*/**/*.gcda"):
+    for counts in (ROOT / "build").rglob("*.gcda"):
         with TemporaryDirectory() as folder:
             subprocess.run(
                 ["gcov", "--json-format", counts], cwd=folder, capture_output=True, check=True
             )
             for path in Path(folder).glob("*.gz"):
                 for file in json.loads(gzip.decompress(path.read_bytes()))["files"]:
-                    name = file["file"].removeprefix(f"{ROOT}/")
+                    name = os.path.normpath(file["file"]).removeprefix(f"{ROOT}/")
                     if name.startswith("csrc/"):
                         seen = lines.setdefault(name, {})
                         for line in file["lines"]:
