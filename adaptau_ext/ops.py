@@ -297,7 +297,7 @@ def ranks(
         `[nnz]` int64, 1 = best, aligned with the targets' indices.
     """
     check_devices(u.device, i=i)
-    indptr, indices = csr_pair(targets, u.device)
+    indptr, indices = csr_pair(targets, u.device, "targets")
     result: Tensor = _ops.ranks(
         u.detach(), i.detach(), indptr, indices, *optional_csr(exclude, u.device), normalize
     )

@@ -18,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,8 @@ def explore(name: str, seconds: float, seed: int) -> None:
     outcomes: dict[str, int] = {}
     findings: dict[str, str] = {}  # of each kind the smallest case
     done: set[str] = set()  # kinds that need not be made smaller any more
+    old = {json.dumps(case) for case in target.corpus()}
     end = time.monotonic() + seconds
-    for case in target.corpus():
-        outcomes.setdefault(target.check(case), 0)
 
     def one(case: Any) -> None:
         if time.monotonic() > end:
@@ -66,12 +66,15 @@ def explore(name: str, seconds: float, seed: int) -> None:
                 raise
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if outcome not in outcomes and outcome not in findings and len(text) < 6000:
+        if outcome not in outcomes and outcome not in findings and text not in old and len(text) < 6000:
             with (CORPUS / f"{name}.jsonl").open("a") as kept:
                 kept.write(text + "\n")
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
 
     CORPUS.mkdir(exist_ok=True)
+    for case in target.corpus():
+        with suppress(Exception):  # it is among the findings
+            one(case)
     for turn in range(10**9):
         if time.monotonic() > end:
             break
@@ -84,10 +87,9 @@ def explore(name: str, seconds: float, seed: int) -> None:
                 suppress_health_check=list(HealthCheck),
             )(given(target.cases)(one))
         )
-        try:
+        with suppress(Exception):
             test()
-        except Exception:  # it is among the findings
-            done |= set(findings)
+        done |= set(findings)
     measured.stop()
     reached = {}
     for file in target.reaches:
