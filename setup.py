@@ -8,6 +8,7 @@ on the PATH, in CUDA_HOME, or from PyPI (nvidia-cuda-nvcc and its companions). I
     ADAPTAU_CUDA=0             leaves it out;  ADAPTAU_CUDA=1 makes a missing nvcc an error
     TORCH_CUDA_ARCH_LIST=...   architectures, as PyTorch spells them: "8.0;9.0a;10.0+PTX"
     MAX_JOBS=...               compilers at a time, default: one a processor
+    ADAPTAU_FLAGS=...          to compile and link `_C` with: sanitizers, coverage, -Werror
     SOURCE_DATE_EPOCH=...      time of the files in a wheel, default: the first that a zip can have
 
 The same sources, compiler and build requirements give the same wheel, byte for byte, wherever it is
@@ -20,6 +21,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,7 @@ CSRC = Path("csrc")
 TORCH_TARGET_VERSION = "0x020A000000000000"  # 2.10
 X86 = platform.machine() in ("x86_64", "AMD64")
 LINUX = platform.system() == "Linux"
+FLAGS = shlex.split(os.environ.get("ADAPTAU_FLAGS", ""))
 
 # name -> (vector bytes, flags); CMakeLists.txt has the same table.
 INSTRUCTION_SETS: dict[str, tuple[int, list[str]]] = {"baseline": (16, [])}
@@ -207,9 +210,9 @@ def extension(name: str, sources: list[str], depends: list[str], libraries: list
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
         + ([("ADAPTAU_X86", None)] if X86 else []),
         libraries=libraries,
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall"],
+        extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", *FLAGS],
         # PyTorch's CUDA runtime is another library with the same names: what is linked in stays inside
-        extra_link_args=["-Wl,--as-needed", "-Wl,--exclude-libs,ALL"] if LINUX else [],
+        extra_link_args=(["-Wl,--as-needed", "-Wl,--exclude-libs,ALL"] if LINUX else []) + FLAGS,
         py_limited_api=True,
     )
 

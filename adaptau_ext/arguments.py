@@ -23,11 +23,25 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def row_temperature(tau: Temperature, u: Tensor, n_rows: int) -> Tensor:
+def n_rows_of(name: str, x: Tensor, form: str) -> int:
+    """The first size, of a tensor that has one; the operators check the others."""
+    if x.dim() == 0:
+        raise RuntimeError(f"{name} must have shape {form}, got []")
+    return x.shape[0]
+
+
+def as_real(name: str, x: Tensor, u: Tensor) -> Tensor:
+    """x in the compute dtype of u."""
+    if x.is_complex():
+        raise RuntimeError(f"{name} must be real, got {x.dtype}; take its .real")
+    return x.to(compute_dtype(u))
+
+
+def row_temperature(tau: Temperature, u: Tensor, n_rows: int, name: str = "tau") -> Tensor:
     """A float, a scalar tensor or one value a row -> `[n_rows]` in the compute dtype."""
     if not isinstance(tau, Tensor):
         return torch.full((n_rows,), float(tau), dtype=compute_dtype(u), device=u.device)
-    tau = tau.to(compute_dtype(u))
+    tau = as_real(name, tau, u)
     return (tau.expand(n_rows) if tau.dim() == 0 else tau).contiguous()
 
 
@@ -54,8 +68,20 @@ def csr_pair(csr: Exclusion, device: torch.device, name: str = "exclude") -> tup
         raise TypeError(
             f"{name} must be a pair (indptr, indices) or a SciPy CSR matrix, got {type(csr).__name__}"
         )
-    indptr, indices = (torch.as_tensor(part, device=device).long().contiguous() for part in csr)
+    indptr, indices = (
+        _integers(f"{name} {what}", torch.as_tensor(part), device)
+        for what, part in zip(("indptr", "indices"), csr, strict=True)
+    )
     return indptr, indices
+
+
+def _integers(name: str, x: Tensor, device: torch.device) -> Tensor:
+    integers = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+    if x.numel() and not integers:  # an empty NumPy array is float64
+        raise TypeError(f"{name} must hold integers, got {x.dtype}; nothing is rounded to ids")
+    if x.is_sparse or (x.is_meta and device.type != "meta"):
+        raise TypeError(f"{name} must be a dense tensor or array, got one that is sparse or on meta")
+    return x.to(device, torch.int64).contiguous()
 
 
 def _is_sparse(x: Any) -> bool:

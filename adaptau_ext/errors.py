@@ -1,5 +1,10 @@
 """Errors that whoever calls can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Input that cannot be used as it is; the message names it and says what to do."""
@@ -19,3 +24,20 @@ class TrainingError(InputError):
 
 class ConfigError(InputError):
     """Settings that do not fit; the message says which."""
+
+
+@contextmanager
+def reading(failure: str, way_out: str, error: type[InputError] = ModelError) -> Iterator[None]:
+    """Whatever goes wrong with a file's content becomes one error: failure (why); way out.
+
+    What the libraries below raise depends on the bytes, not on their documentation.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except RecursionError:
+        raise error(f"{failure} (nested too deeply); {way_out}") from None
+    except Exception as problem:
+        line = " ".join(str(problem).split())[:200] or type(problem).__name__
+        raise error(f"{failure} ({line}); {way_out}") from None

@@ -20,7 +20,7 @@ from torch import Tensor
 from adaptau_ext import durable
 from adaptau_ext.arguments import csr_pair
 from adaptau_ext.data import Interactions
-from adaptau_ext.errors import DataError, ModelError
+from adaptau_ext.errors import DataError, ModelError, reading
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
 from adaptau_ext.padded import padded_topk
@@ -196,12 +196,10 @@ class FittedModel:
         if not path.is_file():
             raise ModelError(f"{folder}: no model is there; a model is a folder with model.json")
         header = durable.read_json(path, "train again")
-        try:
+        with reading(f"{path}: this is no model's description; the file is damaged", "train again"):
             version, normalize, sums = header["version"], header["normalize"], header["sha256"]
             digests = {name: sums[name] for name in ("users", "items")}
             shape = header["n_users"], header["n_items"], header["dim"]
-        except (KeyError, TypeError):
-            raise ModelError(f"{path}: this is no model's description; the file is damaged") from None
         if version != _VERSION:
             raise ModelError(f"{path}: a model of version {version}; this package reads {_VERSION}")
         if normalize not in get_args(Normalize):
@@ -212,28 +210,34 @@ class FittedModel:
             if not part.is_file() or durable.sha256(part) != digest:
                 raise ModelError(f"{part}: missing or changed since it was written; train again")
             tables[name] = part
-        try:
+        with reading(f"{folder}: its tables are not those of a model", "train again"):
             return cls._of_tables(tables["users"], tables["items"], normalize, shape)
-        except (pa.ArrowException, KeyError, ValueError, AttributeError):
-            raise ModelError(f"{folder}: its tables are not those of a model; train again") from None
 
     @classmethod
     def _of_tables(
         cls, user_file: Path, item_file: Path, normalize: Normalize, shape: tuple[int, int, int]
     ) -> FittedModel:
+        """Checks what a digest cannot know: that whoever wrote the files meant a model."""
         users, items = (
             pyarrow.parquet.read_table(path, memory_map=True).combine_chunks()
             for path in (user_file, item_file)
         )
+        if any(table["id"].null_count for table in (users, items)):
+            raise ValueError("ids are missing")
         u, i = _matrix(users["embedding"]), _matrix(items["embedding"])
         if (len(u), len(i), u.shape[1], i.shape[1]) != (*shape, shape[2]):
             raise ValueError("model.json says that there are others")
-        seen = users["seen"].combine_chunks()
-        indptr, indices = (part.to_numpy() for part in (seen.offsets, seen.values))
+        if u.dtype != torch.float32 or i.dtype != torch.float32:
+            raise ValueError("embeddings must be float32")
+        lists = users["seen"].combine_chunks()
+        indptr, indices = (part.to_numpy() for part in (lists.offsets, lists.values))
         ones = np.ones(indices.size, np.int8)
-        matrix = scipy.sparse.csr_array((ones, indices, indptr), shape=shape[:2])
+        seen = scipy.sparse.csr_array((ones, indices, indptr), shape=shape[:2])
+        seen.check_format(full_check=True)
+        if not seen.has_canonical_format:
+            raise ValueError("items of seen must ascend")
         ids = users["id"].combine_chunks(), items["id"].combine_chunks()
-        return cls(*ids, u, i, normalize, matrix)
+        return cls(*ids, u, i, normalize, seen)
 
 
 def places(wanted: Sequence[Any], ids: pa.Array, what: str) -> np.ndarray:

@@ -209,7 +209,8 @@ class _Layers(torch.autograd.Function):
         def select(at: tuple[Tensor | None, ...]) -> list[Tensor]:
             return [x if i is None else x[i] for x, i in zip(e, at, strict=True)]
 
-        layers = [select(ids)]
+        # the rows of no hop: where there is none, this alone looks at the arguments
+        layers = [list(_ops.propagate(*e, *adjacency, min(n_layers, 0), True, *ids))]
         for hop in range(1, n_layers + 1):
             last = hop == n_layers  # computed for the rows wanted alone
             wanted = ids if last else everything

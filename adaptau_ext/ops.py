@@ -4,8 +4,9 @@ the same functions in plain PyTorch.
 All of them take float32, bfloat16 or float16 embeddings (computed and accumulated in float32) or
 float64, with any strides, and give the same bits on any number of threads. A NaN or an infinity in a
 row makes that row's loss NaN, and as a candidate the loss of every row that scores it, unless the score
-is -inf; `topk` and `ranks` order whatever scores come out. Nothing is raised, because on a GPU nobody
-could look. Bad shapes, dtypes and values raise `RuntimeError`.
+is -inf (with precision="bfloat16" then, too: its integers have no infinity); `topk` and `ranks` order
+whatever scores come out. Nothing is raised, because on a GPU nobody could look. Bad shapes, dtypes and
+values raise `RuntimeError`, bad forms of a CSR `TypeError`.
 
 On a GPU an infinity counts as NaN in `topk` and `ranks` too; a candidate that is not finite spoils the
 results of those it is excluded for as well; of rows to be normalised, unless they are float16, those
@@ -23,9 +24,10 @@ from torch import Tensor
 from adaptau_ext.arguments import (
     Exclusion,
     Temperature,
+    as_real,
     check_devices,
-    compute_dtype,
     csr_pair,
+    n_rows_of,
     optional_csr,
     row_temperature,
 )
@@ -40,7 +42,7 @@ _ops = torch.ops.adaptau
 
 
 def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
-    return None if x is None else row_temperature(x, u, n_rows)
+    return None if x is None else row_temperature(x, u, n_rows, "positive_tau")
 
 
 def fused_adaptive_softmax(
@@ -112,10 +114,10 @@ def fused_adaptive_softmax(
 
     Source: Adap-tau (WWW 2023), equations 1 and 3; `log_q`: Yi et al., RecSys 2019.
     """
-    n_rows = u.shape[0]
+    n_rows = n_rows_of("u", u, "[B, d]")
     tau = row_temperature(tau, u, n_rows)
     positive_tau = _optional_row(positive_tau, u, n_rows)
-    log_q = None if log_q is None else log_q.to(compute_dtype(u)).contiguous()
+    log_q = None if log_q is None else as_real("log_q", log_q, u).contiguous()
     check_devices(
         u.device, i=i, tau=tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=item_ids
     )
@@ -192,10 +194,10 @@ def sampled_adaptive_softmax(
 
     Source: the sampled soft-max of the published Adap-tau MF, in closed form.
     """
-    n_rows = positives.shape[0]
+    n_rows = n_rows_of("positives", positives, "[B]")
     tau = row_temperature(tau, user_table, n_rows)
     positive_tau = _optional_row(positive_tau, user_table, n_rows)
-    log_q = None if log_q is None else log_q.to(compute_dtype(user_table)).contiguous()
+    log_q = None if log_q is None else as_real("log_q", log_q, user_table).contiguous()
     check_devices(
         user_table.device, item_table=item_table, users=users, positives=positives, tau=tau,
         positive_tau=positive_tau, negatives=negatives, log_q=log_q,
@@ -295,7 +297,7 @@ def ranks(
         `[nnz]` int64, 1 = best, aligned with the targets' indices.
     """
     check_devices(u.device, i=i)
-    indptr, indices = csr_pair(targets, u.device)
+    indptr, indices = csr_pair(targets, u.device, "targets")
     result: Tensor = _ops.ranks(
         u.detach(), i.detach(), indptr, indices, *optional_csr(exclude, u.device), normalize
     )

@@ -14,9 +14,10 @@ from adaptau_ext.arguments import Exclusion, Temperature, csr_pair, row_temperat
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Rows divided by their Euclidean norm; a zero row stays zero and has zero gradient."""
+    """Rows divided by their Euclidean norm; a zero row stays zero and has zero gradient, one with a NaN
+    or an infinity has a NaN."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return torch.where(norm > 0, x / torch.where(norm > 0, norm, 1), 0)
+    return torch.where(norm == 0, 0, x / torch.where(norm == 0, 1, norm))
 
 
 def normalized_pair(u: Tensor, i: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
@@ -224,8 +225,10 @@ def sampled_adaptive_softmax(
         None if log_q is None else log_q[positives],
         denominator,
     )
-    used = torch.cat([positives[:, None], negatives], dim=1)
-    loss = reduce(loss + item_l2 / 2 * item_table[used].square().sum((1, 2)), reduction)
+    if item_l2 > 0:  # without, not even infinities count
+        used = torch.cat([positives[:, None], negatives], dim=1)
+        loss = loss + item_l2 / 2 * item_table[used].square().sum((1, 2))
+    loss = reduce(loss, reduction)
     return (loss, unit_loss) if return_unit_loss else loss
 
 

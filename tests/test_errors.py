@@ -88,6 +88,12 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     # options
     (lambda: fused(denominator="some"), 'denominator must be "all" or "negatives", got "some"'),
     (lambda: fused(normalize="yes"), 'normalize must be "both", "user", "item" or "none", got "yes"'),
+    (lambda: fused(workspace_mib=-1), r"workspace_mib must be in \[0, 2\^43\), got -1"),
+    (lambda: fused(workspace_mib=2**43), r"workspace_mib must be in \[0, 2\^43\), got 8796093022208"),
+    (lambda: fused(torch.tensor(1.0)), r"u must have shape \[B, d\], got \[\]"),
+    (lambda: sampled(positives=torch.tensor(1)), r"positives must have shape \[B\], got \[\]"),
+    (lambda: fused(tau=torch.ones(3) * 1j), "tau must be real, got torch.complex64; take its .real"),
+    (lambda: fused(log_q=torch.ones(5) * 1j), "log_q must be real, got torch.complex64"),
     (lambda: fused(reduction="avg"), 'reduction must be "mean", "sum" or "none", got "avg"'),
     # nothing to divide by
     (lambda: fused(U[:1], I[:1], denominator="negatives"),
@@ -113,6 +119,17 @@ def test_forms_of_exclude() -> None:
         ax.topk(U, I, 1, exclude=scipy.sparse.csc_array((3, 5)))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="exclude must be a pair .* got list"):
         ax.topk(U, I, 1, exclude=[0, 1])  # type: ignore[arg-type]
+
+
+def test_ids_are_not_rounded() -> None:
+    with pytest.raises(
+        TypeError, match="exclude indices must hold integers, got torch.float32; nothing is"
+    ):
+        ax.topk(U, I, 1, exclude=(torch.tensor([0, 1, 1, 1]), torch.tensor([0.5])))
+    with pytest.raises(
+        TypeError, match="targets indptr must be a dense tensor or array, got one that is"
+    ):
+        ax.ranks(U, I, (torch.tensor([0, 1, 1, 1]).to("meta"), torch.tensor([0])))
 
 
 def test_messages_do_not_carry_c_plus_plus() -> None:

@@ -81,7 +81,9 @@ def check(
         "u": torch.where(user_norm > 0, 1 / user_norm, 0) if normalize in ("both", "user") else 1.0,
         "i": torch.where(item_norm > 0, 1 / item_norm, 0) if normalize in ("both", "item") else 1.0,
     }
-    own = torch.finfo(u.dtype).eps  # gradients are rounded to the inputs' dtype
+    # gradients are rounded to the inputs' dtype, the smallest ones to multiples of one number
+    own = torch.finfo(u.dtype).eps
+    step = own * torch.finfo(u.dtype).smallest_normal
     scale = {
         "grad u": (pull * i_size * by_norm["u"])[:, None],
         "grad i": ((pull * u_size).sum() * by_norm["i"])[..., None]
@@ -93,7 +95,7 @@ def check(
     }
     for name, gradient in exact.items():
         if name.startswith("grad"):
-            limit = scale[name] * budget.gradient + gradient.abs() * own
+            limit = scale[name] * budget.gradient + gradient.abs() * own + step
             assert_within(ours[name], gradient, limit, name)
             assert ours[name].dtype == (u.dtype if name in ("grad u", "grad i") else compute)
 

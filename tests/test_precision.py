@@ -156,5 +156,5 @@ def test_unknown_precision_and_workspace_are_errors() -> None:
         RuntimeError, match='precision must be "float32", "tf32" or "bfloat16", got "half"'
     ):
         ax.fused_adaptive_softmax(u, i, 0.1, precision="half")  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="workspace_mib must be >= 0, got -1"):
+    with pytest.raises(RuntimeError, match="workspace_mib must be in .*, got -1"):
         ax.fused_adaptive_softmax(u, i, 0.1, workspace_mib=-1)

@@ -94,8 +94,11 @@ def check(
     assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
     # Every gradient entry is a sum of terms of at most 2 / tau times the other side's rows (or |s|),
     # over the rows that use it, divided by the smallest norm on its own side.
-    size = budget.logit_size * n_rows
+    # (1 at least: rows of zeros have gradients, too)
+    rows = max(1.0, longest, *user_table.double().norm(dim=1).tolist())
+    size = max(budget.logit_size, rows * float((1 / all_tau).max() if n_rows else 1)) * n_rows
     own = torch.finfo(user_table.dtype).eps
+    step = own * torch.finfo(user_table.dtype).smallest_normal
     tables = {"grad user_table": user_table, "grad item_table": item_table}
     inv_tau = float((1 / all_tau).max()) if n_rows else 1.0
     for name, gradient in exact.items():
@@ -109,7 +112,7 @@ def check(
             limit = limit / min([1.0, *norm[norm > 0].tolist()])
         elif "tau" in name:
             limit = limit * inv_tau / n_rows if n_rows else limit
-        assert_within(ours[name], gradient, limit + gradient.abs() * own, name)
+        assert_within(ours[name], gradient, limit + gradient.abs() * own + step, name)
 
 
 def tables(

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from adaptau_ext.errors import ConfigError
+from adaptau_ext.errors import ConfigError, reading
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.training import TrainConfig
 
@@ -63,13 +63,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file")
     if path.stat().st_size > _MAX_BYTES:
         raise ConfigError(f"{path}: larger than {_MAX_BYTES:,} bytes; settings are some lines")
-    try:
+    with reading(f"{path}: not readable", "settings are `key: value` lines", ConfigError):
         text = path.read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _Plain)
-    except (yaml.YAMLError, ValueError) as problem:  # of tomllib, text that is no UTF-8, long numbers
-        raise ConfigError(f"{path}: {problem}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply; settings are `key: value` lines") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -43,7 +43,7 @@ def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray]:
     users: list[int] = []
     lengths: list[int] = []
     items: list[int] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="backslashreplace") as lines:  # for the message
         for number, line in enumerate(lines, start=1):
             try:
                 ids = [int(field) for field in line.split()]

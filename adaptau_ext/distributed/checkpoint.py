@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor, Shard
 
 from adaptau_ext import durable
 from adaptau_ext.distributed.world import World
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import ModelError, reading
 
 Sharded = dict[str, tuple[Tensor, int]]  # this rank's rows, and how many all ranks have
 
@@ -79,25 +79,26 @@ def load(folder: Path, tables: Sharded, replicated: dict[str, Tensor]) -> dict[s
         return None
     path = folder / "state"
     way_out = f"put a copy of it back, or remove {folder} to start again from the first epoch"
-    with durable.opened(path, way_out) as file:
-        try:
-            state: dict[str, Any] = json.loads(file.readline())
-            sums = dict(state.pop("sha256"))
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
-            raise ModelError(f"{path}: this describes no checkpoint; {way_out}") from None
+    nothing = f"{path}: this describes no checkpoint"
+    with durable.opened(path, way_out) as file, reading(nothing, way_out):
+        state: dict[str, Any] = dict(json.loads(file.readline()))
+        sums = dict(state.pop("sha256"))
     # the reader takes every such file of the folder, not only those of which there are sums
     names = {file.name for file in folder.iterdir() if file.suffix == ".safetensors"}
     for name in sorted(names | set(sums)):
         if name not in names or durable.sha256(folder / name) != sums.get(name):  # no ../ is among them
             raise ModelError(f"{folder / name}: missing, or changed since it was written; {way_out}")
-    wanted = {**_as_global(tables), **replicated}
-    try:
-        state_dict_loader.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)))
-    except CheckpointException as problem:
-        cause = next(iter(problem.failures.values()))[0]
-        first = str(cause).partition("\n")[0]
-        raise ModelError(f"{folder}: a checkpoint of another model or version ({first})") from None
+    with reading(f"{folder}: a checkpoint of another model or version", way_out):
+        _fill({**_as_global(tables), **replicated}, folder)
     return state
+
+
+def _fill(tensors: dict[str, Any], folder: Path) -> None:
+    try:
+        state_dict_loader.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+    except CheckpointException as problem:  # a BaseException, with the tracebacks of all ranks
+        failures = {repr(error) for error, _ in problem.failures.values()}
+        raise RuntimeError("; ".join(sorted(failures))) from None
 
 
 def _as_global(tables: Sharded) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 import scipy.sparse
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptau_ext.arguments import csr_pair
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import reading
 from adaptau_ext.index import ItemIndex
 from adaptau_ext.ops import Normalize
 from adaptau_ext.padded import padded_topk
@@ -51,12 +50,13 @@ class UserMetrics:
         Raises:
             ModelError: if it is something else.
         """
-        try:
+        with reading(f"{file}: these are no users' metrics", "train again"):
             with np.load(file, allow_pickle=False) as arrays:
                 values = {name: array.astype(np.float64) for name, array in arrays.items()}
-            return UserMetrics(values.pop("users").astype(np.int64), values)
-        except (ValueError, KeyError, AttributeError, TypeError, EOFError, BadZipFile) as problem:
-            raise ModelError(f"{file}: these are no users' metrics ({problem})") from None
+            users = values.pop("users").astype(np.int64)
+            if users.ndim != 1 or any(array.shape != users.shape for array in values.values()):
+                raise ValueError("a metric has not one value for each user")
+        return UserMetrics(users, values)
 
 
 @dataclass(frozen=True)

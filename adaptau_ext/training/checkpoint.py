@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 
 from adaptau_ext import durable
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import reading
 
 
 def save(state: dict[str, Any], path: Path) -> None:
@@ -27,13 +26,11 @@ def load(path: Path) -> dict[str, Any]:
         ModelError: if the file is not as `save` wrote it.
     """
     way_out = "put a copy of it back, or remove it to start again from the first epoch"
-    with durable.opened(path, way_out) as file:
-        try:
-            state = torch.load(file, weights_only=True, map_location="cpu")
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
-            state = None
-    if not isinstance(state, dict):
-        raise ModelError(f"{path}: this is no checkpoint of tensors and plain values; {way_out}")
+    nothing = f"{path}: this is no checkpoint of tensors and plain values"
+    with durable.opened(path, way_out) as file, reading(nothing, way_out):
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        if not isinstance(state, dict):
+            raise TypeError(f"a {type(state).__name__}")
     return state
 
 

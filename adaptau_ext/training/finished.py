@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptau_ext import durable
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import ModelError, reading
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.training.config import TrainConfig
@@ -36,16 +36,13 @@ class FinishedRun:
             raise ModelError(
                 f"{folder}: the run is not done; the command that started it goes on with it"
             )
-        try:
+        with reading(f"{folder}: a file of the run is damaged", "train again"):
             config = TrainConfig.model_validate_json((folder / "config.json").read_bytes())
             results = json.loads((folder / "results.json").read_bytes())
             lines = (folder / "metrics.jsonl").read_bytes().splitlines()
             epochs = [json.loads(line) for line in lines]
-        except (ValueError, RecursionError) as problem:
-            first = str(problem).partition("\n")[0]
-            raise ModelError(f"{folder}: a file of the run is damaged ({first})") from None
-        if not isinstance(results, dict) or not all(isinstance(epoch, dict) for epoch in epochs):
-            raise ModelError(f"{folder}: a file of the run is damaged (no JSON objects)")
+            if not all(isinstance(part, dict) for part in (results, *epochs)):
+                raise ValueError("results.json and lines of metrics.jsonl must be objects")
         return cls(folder, config, results, epochs)
 
     @property

@@ -18,7 +18,7 @@ from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
 from adaptau_ext.data.interactions import without_rows
 from adaptau_ext.distributed import World
-from adaptau_ext.errors import ConfigError, ModelError, TrainingError
+from adaptau_ext.errors import ConfigError, TrainingError, reading
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.models import MF, LightGCN, Recommender
@@ -303,16 +303,18 @@ class Trainer:
         self.world.collected(None)  # nobody counts it as kept before it is
 
     def restore(self, folder: Path) -> None:
-        """Goes on from what `keep` wrote, if there is anything."""
+        """Goes on from what `keep` wrote, if there is anything.
+
+        Raises:
+            ModelError: if that is damaged, or of another model.
+        """
         path = folder / "checkpoint.pt"
         if not path.exists():
             return
         state = checkpoint.load(path)
-        try:
+        failure = f"{path}: a checkpoint of another model or version"
+        with reading(failure, "remove it to start again"):
             self.load_state_dict(state)
-        except (KeyError, RuntimeError, TypeError, ValueError) as problem:
-            first = str(problem).partition("\n")[0]
-            raise ModelError(f"{path}: a checkpoint of another model or version ({first})") from None
 
 
 def make_model(config: TrainConfig, data: Interactions) -> Recommender:

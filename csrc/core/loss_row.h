@@ -41,6 +41,9 @@ struct RowTerms {
   double positive;     // dL/dz+ = p+ - 1 for "all", -1 for "negatives", times the weight
 };
 
+// As a positive's score, infinity would end in a loss of zero; the operators promise NaN.
+inline double finite_or_nan(double score) { return score + (score - score); }
+
 ADAPTAU_HOST_DEVICE inline double softplus(double x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }

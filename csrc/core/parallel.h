@@ -14,6 +14,8 @@ struct Parallel {
 
 // f(task, worker) for every task in [0, n), tasks handed out one by one, worker < parallel.workers.
 // Results must not depend on which worker runs a task or when; every kernel here owns its rows.
+// Counters are relaxed: only `run` orders memory, so that ThreadSanitizer sees tasks that share
+// some.
 template <class F>
 void for_each_task(const Parallel& parallel, int64_t n, F&& f) {
   if (parallel.workers <= 1 || n <= 1 || parallel.run == nullptr) {
@@ -30,8 +32,9 @@ void for_each_task(const Parallel& parallel, int64_t n, F&& f) {
       parallel.workers,
       [](void* context) {
         auto& s = *static_cast<Shared*>(context);
-        const int worker = s.next_worker.fetch_add(1);
-        for (int64_t task; (task = s.next_task.fetch_add(1)) < s.n;) s.f(task, worker);
+        const int worker = s.next_worker.fetch_add(1, std::memory_order_relaxed);
+        const auto next = [&s] { return s.next_task.fetch_add(1, std::memory_order_relaxed); };
+        for (int64_t task; (task = next()) < s.n;) s.f(task, worker);
       },
       &shared);
 }

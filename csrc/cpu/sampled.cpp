@@ -201,7 +201,7 @@ class SampledSoftmax {
 
   void finish_row(int64_t b, T user_dot_o) {
     const RowTotals totals{shift_[b] * kLn2, sum_[b], unit_shift_[b] * kLn2, unit_sum_[b],
-                           static_cast<double>(positive_score_[b])};
+                           finite_or_nan(positive_score_[b])};
     const RowTerms row = finish_losses(terms_, b, p_.positives[b], totals, out_);
     if (p_.item_l2 != 0) out_.loss[b] += static_cast<T>(p_.item_l2 / 2 * squares_[b]);
     if (!gradients_) return;

@@ -9,7 +9,11 @@
 namespace adaptau {
 namespace {
 
-constexpr size_t kSmallest = size_t{64} << 10;   // below: the heap is fine
+#if defined(ADAPTAU_SANITIZED)
+constexpr size_t kSmallest = SIZE_MAX;  // always the heap, which sanitizers watch
+#else
+constexpr size_t kSmallest = size_t{64} << 10;  // below: the heap is fine
+#endif
 constexpr size_t kMostKept = size_t{256} << 20;  // idle blocks beyond this go back to the system
 constexpr size_t kHugePage = size_t{2} << 20;
 

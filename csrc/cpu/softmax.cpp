@@ -248,7 +248,7 @@ class FusedSoftmax {
       const RowTerms row =
           finish_losses(terms_, first + l, target(first + l),
                         {state.shift[l] * kLn2, state.sum[l], state.unit_shift[l] * kLn2,
-                         state.unit_sum[l], static_cast<double>(positive_score_[first + l])},
+                         state.unit_sum[l], finite_or_nan(positive_score_[first + l])},
                         out_);
       if (gradients_)
         finish_row(first + l, row, user_dot_o[l], o + l * ld_,

@@ -26,6 +26,7 @@ struct FusedCall {
 };
 
 constexpr int64_t kMostIds = int64_t{1} << 31;
+constexpr int64_t kMostMib = int64_t{1} << 43;  // as bytes they overflow
 
 template <class T>
 FusedCall<T> fused_call(const Arguments& given, const FusedArguments& a, const Matrix& users,
@@ -45,7 +46,8 @@ FusedCall<T> fused_call(const Arguments& given, const FusedArguments& a, const M
   call.problem.terms =
       softmax_terms<T>(given, a.tau, a.positive_tau, a.log_q, a.denominator, a.normalize, B, M);
   call.problem.precision = parse_precision(a.precision);
-  if (a.workspace_mib < 0) fail("workspace_mib must be >= 0, got ", a.workspace_mib);
+  if (a.workspace_mib < 0 || a.workspace_mib >= kMostMib)
+    fail("workspace_mib must be in [0, 2^43), got ", a.workspace_mib);
   call.workspace_bytes = a.workspace_mib << 20;
   return call;
 }

@@ -3,7 +3,26 @@
 #include <cmath>
 #include <limits>
 
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
+
 namespace adaptau {
+namespace {
+
+// ThreadSanitizer does not see how PyTorch's pool, which is not compiled for it, starts and joins
+// threads. Elsewhere these are nothing.
+#if defined(__SANITIZE_THREAD__)
+char fork, join;
+void release(char& edge) { __tsan_release(&edge); }
+void acquire(char& edge) { __tsan_acquire(&edge); }
+#else
+constexpr char fork = 0, join = 0;
+constexpr void release(char) {}
+constexpr void acquire(char) {}
+#endif
+
+}  // namespace
 
 std::string shape_of(const Tensor& t) {
   std::ostringstream out;
@@ -29,9 +48,14 @@ const char* name_of(ScalarType type) {
 Parallel torch_threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),
           [](int workers, void (*body)(void*), void* context) {
-            torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+            const auto share = [&](int64_t begin, int64_t end) {
+              acquire(fork);
               for (int64_t i = begin; i < end; ++i) body(context);
-            });
+              release(join);
+            };
+            release(fork);
+            torch::stable::parallel_for(0, workers, 1, share);
+            acquire(join);
           }};
 }
 

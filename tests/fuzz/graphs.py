@@ -1,0 +1,162 @@
+"""BipartiteGraph, its propagation and layers, and dropout: any arguments, against the twins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import torch
+from torch import Tensor
+
+import adaptau_ext as ax
+from adaptau_ext import reference
+from adaptau_ext.dropout import dropout
+from tests.budget import assert_within
+from tests.fuzz.target import Target
+from tests.fuzz.tensors import (
+    DTYPES,
+    LAYOUTS,
+    VALUES,
+    csr,
+    explained,
+    faults,
+    matrix,
+    mostly,
+    seeds,
+    sizes,
+    spoil,
+    threads,
+)
+from tests.test_graph import budget
+
+NAMES = (
+    "interactions", "n_items", "x_users", "x_items", "users", "items", "n_layers", "dropout", "p", "graph",
+    "x", "rows", "first_row", "steps",
+)  # fmt: skip
+cases = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(sizes, sizes, sizes).map(list),
+        "dtype": st.sampled_from(list(DTYPES)),
+        "values": st.lists(st.sampled_from(VALUES[:-1]), min_size=2, max_size=2),
+        "layouts": st.lists(st.sampled_from(LAYOUTS), min_size=2, max_size=2),
+        "seed": seeds,
+        "density": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+        "n_items": mostly([None], [1, -1, 2**31, 2**63 - 1]),
+        "n_layers": mostly([0, 1, 2, 3], [-1, -(2**63)]),
+        "chosen": st.lists(st.booleans(), min_size=2, max_size=2),
+        "dropout": mostly([None, None, 0.0, 0.5, 0.99999], [1.0, -0.1, float("nan")]),
+        "threads": st.integers(1, 3),
+        "faults": faults("interactions.0", "interactions.1", "x_users", "x_items", "users", "items"),
+    }
+)
+
+
+def check(case: dict[str, Any]) -> str:
+    n_users, n_items, d = case["shape"]
+    draw = torch.Generator().manual_seed(case["seed"])
+    sparse = csr(n_users, n_items, case["density"], case["seed"])
+    given: dict[str, Any] = {
+        "interactions": tuple(torch.from_numpy(x).long() for x in (sparse.indptr, sparse.indices))
+    }
+    for side, (name, n) in enumerate((("users", n_users), ("items", n_items))):
+        values, layout = case["values"][side], case["layouts"][side]
+        given[f"x_{name}"] = matrix(n, d, case["dtype"], values, layout, case["seed"] + side)
+        if case["chosen"][side]:
+            given[name] = torch.randint(max(n, 1), (case["seed"] % 7 if n else 0,), generator=draw)
+    given = spoil(given, case["faults"])
+    x = given["x_users"], given["x_items"]
+    chosen: dict[str, Any] = {name: given.get(name) for name in ("users", "items")}
+    with threads(case["threads"]):
+        try:
+            graph = ax.BipartiteGraph(given["interactions"], case["n_items"] or n_items)
+            if case["dropout"] is not None:
+                return check_layers(graph, x, chosen, case)
+            out = graph.propagate(*x, case["n_layers"], **chosen)
+        except Exception as problem:
+            return explained(problem, NAMES)
+    if any(part.is_meta for part in out):
+        return "meta"
+    twin = reference.propagate(
+        given["interactions"], *(part.double() for part in x), case["n_layers"], **chosen
+    )
+    allowed = budget(sparse, *x, case["n_layers"])
+    if not all(part.isfinite().all() for part in x):
+        return "not finite"
+    for ours, exact in zip(out, twin, strict=True):
+        assert_within(ours, exact, allowed)
+    return f"propagated {case['dtype']} {case['n_layers']} {case['chosen']}"
+
+
+def check_layers(
+    graph: ax.BipartiteGraph, x: tuple[Tensor, Tensor], chosen: dict[str, Any], case: dict[str, Any]
+) -> str:
+    """The same bits from the same seed, and without dropout the last hop is `hop` of the one before."""
+
+    def run() -> tuple[Tensor, Tensor]:
+        seed = torch.Generator().manual_seed(case["seed"])
+        options = {**chosen, "dropout": case["dropout"], "generator": seed}
+        return graph.layers(*x, case["n_layers"], **options)
+
+    out, again = run(), run()
+    if any(part.is_meta for part in out):
+        return "meta"
+    assert all(
+        torch.equal(a.nan_to_num(0.5), b.nan_to_num(0.5)) for a, b in zip(out, again, strict=True)
+    )
+    return f"layers {case['dtype']} {case['n_layers']} {case['dropout']}"
+
+
+drops = st.fixed_dictionaries(
+    {
+        "shape": st.tuples(sizes, sizes).map(list),
+        "dtype": st.sampled_from(list(DTYPES)),
+        "values": st.sampled_from(VALUES),
+        "layout": st.sampled_from(LAYOUTS),
+        "seed": seeds,
+        "rows": st.booleans(),
+        "first_row": mostly([0, 5, 2**40], [-1, 2**63 - 1]),
+        "steps": mostly([0, 1, 6554, 65535], [65536, -1, 2**63 - 1]),
+        "threads": st.integers(1, 3),
+        "faults": faults("x", "rows"),
+    }
+)
+
+
+def check_dropout(case: dict[str, Any]) -> str:
+    n, d = case["shape"]
+    given: dict[str, Any] = {
+        "x": matrix(n, d, case["dtype"], case["values"], case["layout"], case["seed"])
+    }
+    if case["rows"]:
+        given["rows"] = torch.randint(
+            2**40, (n,), generator=torch.Generator().manual_seed(case["seed"])
+        )
+    given = spoil(given, case["faults"])
+    x, rows, first, steps = given["x"], given.get("rows"), case["first_row"], case["steps"]
+    with threads(case["threads"]):
+        try:
+            ours = torch.ops.adaptau.dropout(x, rows, first, steps, case["seed"])
+            dropout(x, steps / 65536)
+        except Exception as problem:
+            return explained(problem, NAMES)
+    if ours.is_meta:
+        return "meta"
+    exact = reference.dropout(x.double(), rows, first, steps, case["seed"])
+    assert torch.equal(ours == 0, exact.to(ours.dtype) == 0)
+    torch.testing.assert_close(
+        ours.double(), exact.to(ours.dtype).double(), rtol=2**-22, atol=0, equal_nan=True
+    )
+    return f"dropped {case['dtype']} {steps}"
+
+
+GRAPH = ("csrc/torch/propagation.h", "csrc/cpu/propagate.cpp", "adaptau_ext/graph.py")
+DROPOUT = (
+    "csrc/torch/random.h",
+    "csrc/cpu/dropout.cpp",
+    "csrc/core/philox.h",
+    "adaptau_ext/dropout.py",
+)
+TARGETS = [
+    Target("BipartiteGraph", cases, check, GRAPH),
+    Target("dropout", drops, check_dropout, DROPOUT),
+]

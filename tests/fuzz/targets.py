@@ -1,0 +1,11 @@
+"""Every target by name."""
+
+from __future__ import annotations
+
+from tests.fuzz import graphs, logs, retrieval, runs, sampled, settings, softmax
+
+TARGETS = {
+    target.name: target
+    for subject in (softmax, sampled, retrieval, graphs, logs, runs, settings)
+    for target in subject.TARGETS
+}
