@@ -704,7 +704,7 @@ def test_memory_is_bounded_by_the_process_s_limit(tmp_path: Path) -> None:
         import resource, sys
         from adaptau_ext.data import DataError, load
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
-        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30),) * 2)
         try:
             load(sys.argv[1])
         except DataError as problem:
@@ -714,7 +714,7 @@ def test_memory_is_bounded_by_the_process_s_limit(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.csv.gz")],
         capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
-    assert re.search("a.csv.gz: (its rows and what follows take|not enough memory for it)", done.stdout)
+    assert "a.csv.gz: its rows and what follows take" in done.stdout
 
 
 # Numbers that are none, memory that is not there, readers that leave

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import scipy.sparse
 
 from adaptau_ext.data.log import Columns, Log, find_columns
-from adaptau_ext.data.room import refuse_beyond, room
+from adaptau_ext.data.room import refuse_beyond, room, too_much
 from adaptau_ext.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
@@ -139,7 +139,8 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
     }  # "007" is not 7
     if found.rating is not None:
         types[found.rating] = pa.float64()
-    with _Bounded(path) as stream:
+    stream = _Bounded(path)
+    try:
         table = pyarrow.csv.read_csv(
             stream,
             read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1),
@@ -152,6 +153,8 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
                 null_values=[""],
             ),
         )
+    finally:
+        stream.refuse_cut()
     return table, found
 
 
@@ -164,15 +167,23 @@ class _Bounded(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         self._path, self._stream = path, pa.input_stream(str(path))
         self._most = pa.total_allocated_bytes() + room() // 2
+        self.cut = False
 
     def readable(self) -> bool:
         return True
 
     def read(self, n_bytes: int = -1) -> bytes:
-        if pa.total_allocated_bytes() > self._most:
-            refuse_beyond(self._path, 2 * pa.total_allocated_bytes(), "its rows and what follows")
+        self.cut = self.cut or pa.total_allocated_bytes() > self._most
+        if self.cut:  # an end, as some versions of Arrow's threads do not survive an error here
+            return b""
         read: bytes = self._stream.read(n_bytes)
         return read
+
+    def refuse_cut(self) -> None:
+        """Of what was read in part only."""
+        if self.cut:
+            taken = 2 * pa.total_allocated_bytes()
+            raise too_much(self._path, taken, "its rows and what follows")
 
 
 def _is_number(text: str) -> bool:
