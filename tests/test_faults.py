@@ -671,7 +671,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "10^13 users": ("a.npz", wide_npz, "ids of 10,000,000,000,000 users,? .* take .* GiB"),
     "zeros": ("a.npz", zeros_npz, "its arrays take .* GiB"),
     "rows": ("a.parquet", rows_of_one, "10,000,000 rows take .* GiB"),
-    "packed rows": ("a.csv.gz", lambda path: repeated(path, "user,item\n", "1,2\n", 300), "its rows and what follows take"),
+    "packed rows": ("a.csv.gz", lambda path: repeated(path, "user,item\n", "1,2\n", 300), "its first rows and what follows take"),
     "line of 1 GB": ("a.csv.gz", lambda path: repeated(path, "user,item\n", "x", 1000), "straddl"),
     "header of 1 GB": ("a.csv.gz", lambda path: repeated(path, "", "x", 1000), "one column only, 'x+'"),
     "quotes": ("a.csv", lambda path: path.write_text("user,item\n" + '"' * 5_000_000), "a.csv: "),
@@ -704,7 +704,7 @@ def test_memory_is_bounded_by_the_process_s_limit(tmp_path: Path) -> None:
         import resource, sys
         from adaptau_ext.data import DataError, load
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
-        resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30),) * 2)
         try:
             load(sys.argv[1])
         except DataError as problem:
@@ -714,7 +714,7 @@ def test_memory_is_bounded_by_the_process_s_limit(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.csv.gz")],
         capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
-    assert re.search("a.csv.gz: (its rows and what follows take|not enough memory for it)", done.stdout)
+    assert "a.csv.gz: its first rows and what follows take" in done.stdout
 
 
 # Numbers that are none, memory that is not there, readers that leave

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import scipy.sparse
 
 from adaptau_ext.data.log import Columns, Log, find_columns
-from adaptau_ext.data.room import refuse_beyond, room
+from adaptau_ext.data.room import refuse_beyond, room, too_much
 from adaptau_ext.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
@@ -139,40 +139,38 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
     }  # "007" is not 7
     if found.rating is not None:
         types[found.rating] = pa.float64()
-    with _Bounded(path) as stream:
-        table = pyarrow.csv.read_csv(
-            stream,
-            read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=_names(found),
-                column_types=types,
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                null_values=[""],
-            ),
-        )
+    reading = pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1)
+    parsing = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
+    if path.suffix in COMPRESSED:
+        _refuse_bomb(path, reading, parsing, _names(found))
+    table = pyarrow.csv.read_csv(
+        path,
+        read_options=reading,
+        parse_options=parsing,
+        convert_options=pyarrow.csv.ConvertOptions(
+            include_columns=_names(found),
+            column_types=types,
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )
     return table, found
 
 
-class _Bounded(io.RawIOBase):
-    """A file, unpacked, for as long as what Arrow made of it fits: a megabyte may unpack to terabytes.
-
-    Half of the memory is for what comes after reading.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._stream = path, pa.input_stream(str(path))
-        self._most = pa.total_allocated_bytes() + room() // 2
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, n_bytes: int = -1) -> bytes:
-        if pa.total_allocated_bytes() > self._most:
-            refuse_beyond(self._path, 2 * pa.total_allocated_bytes(), "its rows and what follows")
-        read: bytes = self._stream.read(n_bytes)
-        return read
+def _refuse_bomb(
+    path: Path, reading: pyarrow.csv.ReadOptions, parsing: pyarrow.csv.ParseOptions, names: list[str]
+) -> None:
+    """Of what unpacks to more than half of the memory; the rest is for what comes after reading."""
+    most, taken = room() // 2, 0
+    strings = pyarrow.csv.ConvertOptions(
+        include_columns=names, column_types=dict.fromkeys(names, pa.string())
+    )
+    with pyarrow.csv.open_csv(path, reading, parsing, strings) as batches:
+        for batch in batches:
+            taken += batch.nbytes
+            if taken > most:
+                raise too_much(path, 2 * taken, "its first rows and what follows")
 
 
 def _is_number(text: str) -> bool:

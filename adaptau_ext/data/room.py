@@ -33,12 +33,16 @@ def refuse_beyond(path: Path | str, n_bytes: int, what: str) -> None:
     Raises:
         DataError: if it takes more than there is room for.
     """
-    left = room()
-    if n_bytes > left:
-        raise DataError(
-            f"{path}: {what} take {n_bytes / _GIB:,.1f} GiB, and {left / _GIB:,.1f} GiB are left; if "
-            "the file is what it should be, take a part of it, or a machine with more"
-        )
+    if n_bytes > room():
+        raise too_much(path, n_bytes, what)
+
+
+def too_much(path: Path | str, n_bytes: int, what: str) -> DataError:
+    """The error of `refuse_beyond`."""
+    return DataError(
+        f"{path}: {what} take {n_bytes / _GIB:,.1f} GiB, and {room() / _GIB:,.1f} GiB are left; if "
+        "the file is what it should be, take a part of it, or a machine with more"
+    )
 
 
 def _lines(path: Path) -> list[str]:

@@ -28,8 +28,8 @@ HEAD = """# Command line
 Written by `python docs/site/commands.py` from `adaptau --help` and `adaptau COMMAND --help`.
 
 A command ends with exit code 0 if it did what was asked, with 2 if something has to be mended first,
-which it says in one line, and `adaptau train` with 130 if it was interrupted; the epochs that were done
-are kept then.
+which it says in one line, with 141 if the reader of its output left, and `adaptau train` with 130 if it
+was interrupted, 143 if by SIGTERM; epochs that were done are kept ([robustness](robustness.md)).
 
 """
 # The first key of each group of settings, and what the group is about.

@@ -1,0 +1,45 @@
+"""Locked requirements hold what pyproject.toml asks for, with hashes, from no particular index."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def wanted(extra: str | None) -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"]
+    lines = PROJECT["dependencies"] if extra is None else extras[extra]
+    found: list[Requirement] = []
+    for one in map(Requirement, lines):
+        if one.name == PROJECT["name"]:  # its own extras
+            found += [inner for name in one.extras for inner in wanted(name)]
+        else:
+            found.append(one)
+    return found
+
+
+@pytest.mark.parametrize(("file", "extras"), [("run", [None]), ("dev", [None, "dev"])])
+def test_locked_requirements_are_those_of_the_project(file: str, extras: list[str | None]) -> None:
+    text = (ROOT / "requirements" / f"{file}.txt").read_text("utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    blocks = re.findall(r"^([\w.\[\]-]+)==(\S+)(.*(?:\n    --hash.*)*)", text, re.M)
+    assert all("--hash=sha256:" in rest for _, _, rest in blocks)
+    pins: dict[str, list[str]] = {}
+    for name, version, _ in blocks:
+        pins.setdefault(re.sub("[-_.]+", "-", name).lower(), []).append(version)
+    assert pins["torch"] == ["2.13.0"]
+    for one in (requirement for extra in extras for requirement in wanted(extra)):
+        versions = pins.get(re.sub("[-_.]+", "-", one.name).lower(), [])
+        assert versions and all(one.specifier.contains(v) for v in versions), one
