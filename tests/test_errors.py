@@ -57,8 +57,8 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: fused(tau=float("inf")), "tau must be finite and > 0 .* got inf at row 0"),
     (lambda: fused(positive_tau=-1.0), "positive_tau must be finite and > 0 .* got -1"),
     # ids
-    (lambda: fused(target=TARGET + 3), r"target must lie in \[0, 5\), got 5 at position 2"),
-    (lambda: fused(target=TARGET - 1), r"target must lie in \[0, 5\), got -1 at position 0"),
+    (lambda: fused(target=TARGET + 3), r"target must lie in \[-1, 5\), got 5 at position 2"),
+    (lambda: fused(target=TARGET - 2), r"target must lie in \[-1, 5\), got -2 at position 0"),
     (lambda: fused(item_ids=torch.arange(5) + 2**31 - 2), r"item_ids must lie in \[0, 2147483648\)"),
     (lambda: sampled(users=torch.tensor([0, 1, 9])), r"users must lie in \[0, 3\), got 9 at position 2"),
     (lambda: sampled(positives=torch.tensor([0, 1, 9])), r"positives must lie in \[0, 5\), got 9"),
