@@ -36,6 +36,8 @@ class ItemIndex:
     def __init__(self, i: Tensor, *, normalize: Normalize = "none") -> None:
         if normalize not in ("both", "user", "item", "none"):
             raise RuntimeError(f'normalize must be "both", "user", "item" or "none", got "{normalize}"')
+        if i.is_meta:
+            raise RuntimeError("i must hold data to be packed, got a tensor on meta")
         i = i.detach()
         self.rows = _ops.unit_rows(i) if normalize in ("both", "item") else i
         self._normalize_users = "user" if normalize in ("both", "user") else "none"
