@@ -34,6 +34,8 @@ def as_real(name: str, x: Tensor, u: Tensor) -> Tensor:
     """x in the compute dtype of u."""
     if x.is_complex():
         raise RuntimeError(f"{name} must be real, got {x.dtype}; take its .real")
+    if x.layout != torch.strided:
+        raise RuntimeError(f"{name} must be dense, got {x.layout}; call .to_dense()")
     return x.to(compute_dtype(u))
 
 

@@ -65,6 +65,8 @@ class ItemIndex:
     ) -> None:
         if normalize not in get_args(Normalize):
             raise RuntimeError(f'normalize must be "both", "user", "item" or "none", got "{normalize}"')
+        if i.is_meta:
+            raise RuntimeError("i must hold data to be packed, got a tensor on meta")
         i = i.detach()
         unit = normalize in ("both", "item")
         if folder is None:

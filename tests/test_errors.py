@@ -41,6 +41,8 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     # shapes
     (lambda: fused(U[0], I), r"u must be a matrix \[rows, d\], got shape \[4\]"),
     (lambda: fused(U, I[:, :3]), "u and i must have the same number of columns d, got 4 and 3"),
+    (lambda: ax.ItemIndex(I.to("meta")), "i must hold data to be packed, got a tensor on meta"),
+    (lambda: fused(tau=torch.ones(3).to_sparse()), "tau must be dense, got torch.sparse_coo; call .to_dense"),
     (lambda: ax.topk(U, I[:, :3], 1), "u and i must have the same number of columns d, got 4 and 3"),
     (lambda: fused(tau=torch.ones(4)), r"tau must have shape \[3\], got \[4\]"),
     (lambda: fused(tau=torch.ones(3, 1)), r"tau must have shape \[3\], got \[3, 1\]"),

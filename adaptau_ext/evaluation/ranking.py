@@ -52,6 +52,8 @@ class UserMetrics:
         """
         with reading(f"{file}: these are no users' metrics", "train again"):
             with np.load(file, allow_pickle=False) as arrays:
+                if any(array.dtype.kind not in "iuf" for array in arrays.values()):
+                    raise ValueError("metrics and users must be real numbers")
                 values = {name: array.astype(np.float64) for name, array in arrays.items()}
             users = values.pop("users").astype(np.int64)
             if users.ndim != 1 or any(array.shape != users.shape for array in values.values()):

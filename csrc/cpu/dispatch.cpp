@@ -81,7 +81,8 @@ const Level* levels(int* count) {
 const Level& choose() {
   int count;
   const Level* all = levels(&count);
-  const char* wanted = std::getenv("ADAPTAU_ISA");
+  const char* wanted =
+      std::getenv("ADAPTAU_ISA");  // NOLINT(concurrency-mt-unsafe): once, by `active`
   std::string usable;
   for (int i = 0; i < count; ++i) {
     if (!all[i].available) continue;

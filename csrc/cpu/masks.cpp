@@ -38,9 +38,9 @@ MaskedCandidates masked_candidates(int64_t n_users, int64_t n_items, const int64
         mask_id(excluded_ids.indices[e]);
     if (item_ids != nullptr) {
       if (positive >= 0) mask_id(item_ids[positive]);
-      std::sort(masked.indices.begin() + begin, masked.indices.end());
-      masked.indices.erase(std::unique(masked.indices.begin() + begin, masked.indices.end()),
-                           masked.indices.end());
+      const auto row = masked.indices.begin() + static_cast<std::ptrdiff_t>(begin);
+      std::sort(row, masked.indices.end());
+      masked.indices.erase(std::unique(row, masked.indices.end()), masked.indices.end());
     }
     masked.indptr.push_back(static_cast<int64_t>(masked.indices.size()));
   }

@@ -3,6 +3,7 @@
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
 
+// NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl*): the name that Python looks for
 PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                                    "_C",

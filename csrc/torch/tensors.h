@@ -115,7 +115,8 @@ struct Float32Only {
   }
 };
 
-inline Tensor empty_like_compute(const Tensor& like, const Matrix& m, std::vector<int64_t> sizes) {
+inline Tensor empty_like_compute(const Tensor& like, const Matrix& m,
+                                 const std::vector<int64_t>& sizes) {
   return torch::stable::new_empty(like, sizes, compute_type(m));
 }
 

@@ -8,6 +8,8 @@ import io
 import json
 import logging
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -228,12 +230,21 @@ def tables() -> tuple[sharded.Sharded, dict[str, torch.Tensor]]:
     return {"users": (torch.rand(3, 2, generator=draw), 3)}, {"tau": torch.rand(2, generator=draw)}
 
 
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Of this process alone."""
+    logging.disable(logging.ERROR)  # PyTorch logs the tracebacks of what is refused
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+        logging.disable(logging.NOTSET)
+
+
 @cache
 def saved_shards() -> dict[str, bytes]:
-    logging.getLogger("torch.distributed.checkpoint").disabled = True  # tracebacks of what is refused
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    with written({}) as folder:
+    with process_group(), written({}) as folder:
         sharded.save(folder / "c", *tables(), {"epoch": 3})
         return {path.name: path.read_bytes() for path in (folder / "c").iterdir()}
 
@@ -263,8 +274,8 @@ def shards(draw: st.DrawFn) -> dict[str, str]:
 
 
 def check_shards(case: dict[str, str]) -> str:
-    saved_shards()  # the process group
-    with written({f"c/{name}": content for name, content in case.items()}) as folder:
+    files = {f"c/{name}": content for name, content in case.items()}
+    with process_group(), written(files) as folder:
 
         def reader() -> str:
             state = sharded.load(folder / "c", *tables())

@@ -126,7 +126,12 @@ def check(case: dict[str, Any]) -> str:
 
 
 def twin_of(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: float64(x) for name, x in given.items()}
+    """In float64, as the operators read booleans and integers, too."""
+    taus = ("tau", "positive_tau", "log_q")
+    return {
+        name: x.double() if name in taus and isinstance(x, Tensor) else float64(x)
+        for name, x in given.items()
+    }
 
 
 def assert_rows(rows: Tensor, exact: Tensor, given: dict[str, Any]) -> None:

@@ -17,16 +17,20 @@ BEGIN, END = "<!-- fuzzing: written by python -m tests.fuzz -->", "<!-- end of f
 
 
 def keep(part: str, results: dict[str, Any], seed: int) -> None:
-    """One run into the results; coverage of C++ where the extension was built with --coverage."""
+    """Adds one run to the results; coverage of C++ where the extension was built with --coverage."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept[part] = {
-        "seed": seed,
-        "minutes": round(sum(result["seconds"] for result in results.values()) / 60, 1),
-        "targets": {
-            name: {**result, "findings": len(result["findings"])} for name, result in results.items()
-        },
-        "reached": lines_reached(),
-    }
+    before = kept.get(part, {"targets": {}, "seeds": []})
+    targets = before["targets"]
+    for name, result in results.items():
+        total = targets.setdefault(name, {"inputs": 0, "refused": 0, "seconds": 0, "outcomes": 0})
+        for count in ("inputs", "refused", "seconds"):
+            total[count] += result[count]
+        total["outcomes"] = max(total["outcomes"], result["outcomes"])
+        total["reached"] = result["reached"] or total.get("reached", {})
+        total["findings"] = len(result["findings"])  # of the newest run: those before are mended
+    minutes = round(sum(total["seconds"] for total in targets.values()) / 60, 1)
+    kept[part] = {"minutes": minutes, "seeds": [*before["seeds"], seed], "targets": targets}
+    kept[part]["reached"] = lines_reached() or before.get("reached", {})
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     if PAGE.exists():
         PAGE.write_text(with_table(PAGE.read_text(), kept))

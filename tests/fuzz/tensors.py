@@ -127,7 +127,8 @@ def spoilt(x: Tensor, fault: str) -> Tensor:
         "first past the end": len(x), "2^31": 2**31, "2^62": 2**62, "-2^63": -(2**63),
     }  # fmt: skip
     number = numbers[fault]
-    if not x.numel() or (isinstance(number, float) and not x.is_floating_point()):
+    limits = None if x.is_floating_point() or x.dtype == torch.bool else torch.iinfo(x.dtype)
+    if not x.numel() or (limits and not limits.min <= number <= limits.max):
         return x
     x = x.clone(memory_format=torch.contiguous_format)
     x.view(-1)[x.numel() // 2] = number

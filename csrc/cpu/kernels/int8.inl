@@ -370,7 +370,9 @@ float select_value(int64_t n, int64_t rank, const float* x) {
 }
 
 // x^2 summed in float is below the truth by at most this factor, and its root by half of it.
-ADAPTAU_INLINE float square_sum_slack(int64_t d) { return 1.f + 2e-7f * (d + 64); }
+ADAPTAU_INLINE float square_sum_slack(int64_t d) {
+  return 1.f + 2e-7f * static_cast<float>(d + 64);
+}
 
 // The low byte of every lane.
 ADAPTAU_INLINE void store_low_bytes(uint8_t* out, Ints x) {

@@ -45,6 +45,7 @@ struct Cpu : Float32AndFloat64 {
   template <class T>
   static void scatter_users(const SampledArguments& a, const Tensor& rows, const Tensor& table) {
     const int64_t n = rows.size(0), d = rows.size(1);
+    // NOLINTNEXTLINE(bugprone-unchecked-optional-access): who calls has looked
     const int64_t* users = static_cast<const int64_t*>(a.users->const_data_ptr());
     const T* from = data<T>(rows);
     T* to = data<T>(table);
