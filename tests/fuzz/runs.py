@@ -28,12 +28,23 @@ from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.training import TrainConfig, Trainer
 from adaptau_ext.training.finished import FinishedRun
-from tests.fuzz.files import edited, edits, file, read, written
+from tests.fuzz.files import edited, edits, read, written
 from tests.fuzz.target import Target
 
 
 def encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
+
+
+def sealed(content: bytes) -> bytes:
+    """As `durable.write_sealed` leaves it, so that the content is looked at."""
+    return content + f"\nsha256 {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+@st.composite
+def mostly_sealed(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
+    content = draw(contents)
+    return content if draw(st.integers(0, 7)) == 3 else sealed(content)
 
 
 @cache
@@ -132,8 +143,10 @@ def run_files(draw: st.DrawFn) -> dict[str, str]:
         names = st.sampled_from(["users", "recall@20", "x"])
         sink = io.BytesIO()
         np.savez(sink, **draw(st.dictionaries(names, arrays)))
-        files[name] = sink.getvalue()
-    elif name != "users.npz" and draw(st.integers(0, 3)) == 2:
+        files[name] = draw(mostly_sealed(st.just(sink.getvalue())))
+    elif name == "users.npz":
+        files[name] = draw(mostly_sealed(st.builds(edited, st.just(files[name]), edits)))
+    elif draw(st.integers(0, 3)) == 2:
         odd = [b"[]", b"3", b"null", b'"x"', b"[" * 100_000, b"{}", b"NaN", b"9" * 5000]
         files[name] = draw(st.sampled_from(odd))
     else:
@@ -183,12 +196,11 @@ class Executes:
 
 
 @st.composite
-def states(draw: st.DrawFn) -> str:
+def states(draw: st.DrawFn) -> bytes:
     if draw(st.integers(0, 9)) == 5:
-        protocol = draw(st.integers(0, 5))
-        return encoded(pickle.dumps({"model": Executes()}, protocol=protocol))
+        return pickle.dumps({"model": Executes()}, protocol=draw(st.integers(0, 5)))
     if draw(st.booleans()):
-        return draw(file(st.just(saved_state())))
+        return edited(saved_state(), draw(edits))
     state = torch.load(io.BytesIO(saved_state()), weights_only=True)
     odd: Any = st.sampled_from(
         [
@@ -212,7 +224,7 @@ def states(draw: st.DrawFn) -> str:
         del state[name]
     sink = io.BytesIO()
     torch.save(state, sink)
-    return encoded(sink.getvalue())
+    return sink.getvalue()
 
 
 def check_state(case: str) -> str:
@@ -253,7 +265,8 @@ def saved_shards() -> dict[str, bytes]:
 def shards(draw: st.DrawFn) -> dict[str, str]:
     files = dict(saved_shards())
     name = draw(st.sampled_from(sorted(files)))
-    if name == "state.json" and draw(st.booleans()):
+    state = files["state"].partition(b"\n")[0]
+    if name == "state" and draw(st.booleans()):
         odd = [
             b"[]",
             b"3",
@@ -263,13 +276,15 @@ def shards(draw: st.DrawFn) -> dict[str, str]:
             b'{"sha256": {"": "x"}}',
             b'{"sha256": []}',
         ]
-        files[name] = draw(st.sampled_from(odd))
+        files[name] = sealed(draw(st.sampled_from(odd)))
+    elif name == "state":
+        files[name] = draw(mostly_sealed(st.builds(edited, st.just(state), edits)))
     else:
         files[name] = edited(files[name], draw(edits))
-    if name != "state.json" and draw(st.booleans()):
-        state = json.loads(files["state.json"])
-        state["sha256"][name] = hashlib.sha256(files[name]).hexdigest()
-        files["state.json"] = json.dumps(state).encode()
+    if name != "state" and draw(st.booleans()):
+        header = json.loads(state)
+        header["sha256"][name] = hashlib.sha256(files[name]).hexdigest()
+        files["state"] = sealed(json.dumps(header).encode())
     return {name: encoded(content) for name, content in files.items()}
 
 
@@ -288,7 +303,12 @@ FITTED, FINISHED = "adaptau_ext/fitted.py", "adaptau_ext/training/finished.py"
 TARGETS = [
     Target("FittedModel.load", model_files(), check_model, (FITTED,)),
     Target("FinishedRun.read", run_files(), check_run, (FINISHED, "adaptau_ext/errors.py")),
-    Target("Trainer.restore", states(), check_state, ("adaptau_ext/training/checkpoint.py",)),
+    Target(
+        "Trainer.restore",
+        mostly_sealed(states()).map(encoded),
+        check_state,
+        ("adaptau_ext/training/checkpoint.py",),
+    ),
     Target(
         "distributed.checkpoint.load",
         shards(),
