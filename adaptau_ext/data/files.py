@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow.parquet
 import scipy.sparse
 
 from adaptau_ext.data.log import Columns, Log, find_columns
-from adaptau_ext.errors import DataError
+from adaptau_ext.errors import DataError, reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
@@ -52,7 +51,7 @@ def read_table(
     kind = file_kind(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
+    with reading(f"{path}: not readable", "mend the file", DataError):
         if kind == ".npz":
             coo = scipy.sparse.coo_array(_read_npz(path))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
@@ -60,19 +59,13 @@ def read_table(
             found = find_columns(pyarrow.parquet.read_schema(path).names, columns, path.name)
             return pyarrow.parquet.read_table(path, columns=_names(found)), found
         return _read_text(path, columns, delimiter or DELIMITERS[kind])
-    except (pa.ArrowException, OSError) as problem:
-        raise DataError(f"{path}: {_first_line(problem)}") from None
 
 
 def _read_npz(path: Path) -> scipy.sparse.csr_array:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
+    with reading(f"{path}: not a matrix written by scipy.sparse.save_npz", "write it again", DataError):
         return scipy.sparse.csr_array(scipy.sparse.load_npz(path))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as problem:
-        raise DataError(
-            f"{path}: not a matrix written by scipy.sparse.save_npz ({_first_line(problem)})"
-        ) from None
 
 
 def _names(columns: Columns) -> list[str]:
@@ -139,7 +132,3 @@ def _is_number(text: str) -> bool:
         return not np.isnan(float(text))
     except ValueError:
         return False
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().partition("\n")[0] or type(problem).__name__
