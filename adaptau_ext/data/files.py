@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import scipy.sparse
 
 from adaptau_ext.data.log import Columns, Log, find_columns
 from adaptau_ext.data.room import refuse_beyond, room, too_much
-from adaptau_ext.errors import DataError
+from adaptau_ext.errors import DataError, reading
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".txt": "\t"}
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
@@ -54,17 +55,22 @@ def read_table(
     kind = file_kind(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
+    with _within_memory(path), reading(f"{path}: not readable", "mend the file", DataError):
         if kind == ".npz":
             coo = scipy.sparse.coo_array(_read_npz(path))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
         if kind == ".parquet":
             return _read_parquet(path, columns)
         return _read_text(path, columns, delimiter or DELIMITERS[kind])
+
+
+@contextmanager
+def _within_memory(path: Path) -> Iterator[None]:
+    try:
+        yield
     except MemoryError as problem:  # of Arrow, too
-        raise DataError(f"{path}: not enough memory for it ({_first_line(problem)})") from None
-    except (pa.ArrowException, OSError, csv.Error) as problem:
-        raise DataError(f"{path}: {_first_line(problem)}") from None
+        why = str(problem).partition("\n")[0]
+        raise DataError(f"{path}: not enough memory for it ({why})") from None
 
 
 def _read_parquet(path: Path, columns: Columns) -> tuple[pa.Table, Columns]:
@@ -77,7 +83,8 @@ def _read_parquet(path: Path, columns: Columns) -> tuple[pa.Table, Columns]:
 def _read_npz(path: Path) -> scipy.sparse.csr_array:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    try:
+    not_one = f"{path}: not a matrix written by scipy.sparse.save_npz"
+    with _within_memory(path), reading(not_one, "write it again", DataError):
         with zipfile.ZipFile(path) as archive:
             refuse_beyond(path, sum(part.file_size for part in archive.infolist()), "its arrays")
         coo = scipy.sparse.coo_array(scipy.sparse.load_npz(path))
@@ -85,14 +92,6 @@ def _read_npz(path: Path) -> scipy.sparse.csr_array:
             path, 8 * sum(coo.shape), f"ids of {coo.shape[0]:,} users, {coo.shape[1]:,} items"
         )
         return scipy.sparse.csr_array(coo)
-    except MemoryError as problem:
-        raise DataError(f"{path}: not enough memory for it ({_first_line(problem)})") from None
-    except DataError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as problem:
-        raise DataError(
-            f"{path}: not a matrix written by scipy.sparse.save_npz ({_first_line(problem)})"
-        ) from None
 
 
 def _names(columns: Columns) -> list[str]:
@@ -178,7 +177,3 @@ def _is_number(text: str) -> bool:
         return not np.isnan(float(text))
     except ValueError:
         return False
-
-
-def _first_line(problem: BaseException) -> str:
-    return str(problem).strip().partition("\n")[0] or type(problem).__name__

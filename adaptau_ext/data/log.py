@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse
 
-from adaptau_ext.errors import DataError
+from adaptau_ext.errors import DataError, reading
 
 
 class Columns(NamedTuple):
@@ -73,19 +73,15 @@ class Log:
         """As `from_frame`."""
         user, item, rating, time = find_columns(table.column_names, columns, name)
         assert user is not None and item is not None
-        users, user_ids = _encode(table, user, name)
-        items, item_ids = _encode(table, item, name)
+        way_out = "ids are integers or strings, ratings numbers, times numbers or dates"
+        with reading(f"{name}: columns that hold something else", way_out, DataError):
+            users, user_ids = _encode(table, user, name)
+            items, item_ids = _encode(table, item, name)
+            ratings = _numbers(table, rating, name) if rating else None
+            times = _times(table, time, name) if time else None
         if users.size == 0:
             raise DataError(f"{name}: no interaction in it")
-        return cls(
-            name,
-            users,
-            items,
-            user_ids,
-            item_ids,
-            _numbers(table, rating, name) if rating else None,
-            _times(table, time, name) if time else None,
-        )
+        return cls(name, users, items, user_ids, item_ids, ratings, times)
 
     @classmethod
     def from_csr(cls, csr: Any, *, name: str = "data") -> Log:

@@ -73,9 +73,11 @@ std::optional<PackedItems> packed_items(const PackedTensors& packed, const Matri
       !matches(meta, ScalarType::Float, panels * 4) || !matches(centre, ScalarType::Float, ld))
     fail("item_bytes, item_meta and item_centre must be what pack_items made of i (", items.rows,
          " x ", items.cols, ")");
+  // NOLINTBEGIN(bugprone-unchecked-optional-access): `matches` has looked
   return PackedItems{static_cast<const uint8_t*>(bytes->const_data_ptr()),
                      static_cast<const float*>(meta->const_data_ptr()),
                      static_cast<const float*>(centre->const_data_ptr())};
+  // NOLINTEND(bugprone-unchecked-optional-access)
 }
 
 struct Cpu : Float32AndFloat64 {
