@@ -222,8 +222,9 @@ class FittedModel:
             pyarrow.parquet.read_table(path, memory_map=True).combine_chunks()
             for path in (user_file, item_file)
         )
-        if any(table["id"].null_count for table in (users, items)):
-            raise ValueError("ids are missing")
+        for ids in (users["id"], items["id"]):
+            if ids.null_count or pa.types.is_nested(ids.type):
+                raise ValueError("ids are missing, or lists")
         u, i = _matrix(users["embedding"]), _matrix(items["embedding"])
         if (len(u), len(i), u.shape[1], i.shape[1]) != (*shape, shape[2]):
             raise ValueError("model.json says that there are others")

@@ -22,6 +22,7 @@ from adaptau_ext import FittedModel, cli
 from adaptau_ext.data import synthetic
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="PyTorch was built without Gloo")
+HERE = Path(__file__).parent  # not the root: its adaptau_ext may lack the compiled half
 CHECKS = ("in_batch", "sharded_softmax", "topk", "ranks")
 
 
@@ -40,13 +41,14 @@ def launch(world: int, *words: str, timeout: float = 300) -> subprocess.Complete
         text=True,
         timeout=timeout,
         check=False,
+        cwd=HERE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_parts_together_are_the_whole(world: int) -> None:
-    done = launch(world, str(Path(__file__).with_name("distributed_checks.py")), *CHECKS)
+    done = launch(world, str(HERE / "distributed_checks.py"), *CHECKS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split() == [word for name in CHECKS for word in (name, "passed")]
 
@@ -78,7 +80,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(*words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "adaptau_ext", *words],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=300, cwd=HERE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -175,7 +178,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     words = (*QUICK, f"data={data}", "negatives=full", f"output={tmp_path / 'run'}")
     words = (*words, "shard=true") if split else words
     started = time.monotonic()
-    killed = launch(world, str(Path(__file__).with_name("rank_dies.py")), *how, *words)
+    killed = launch(world, str(HERE / "rank_dies.py"), *how, *words)
     assert killed.returncode != 0 and time.monotonic() - started < 120
     told = " ".join(killed.stderr.split())
     assert "another process of this run has stopped, 2 epochs are kept; the same command" in told
@@ -194,7 +197,8 @@ def test_sigterm_ends_all_processes_and_says_what_is_kept(data: Path, tmp_path: 
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.Popen(
         [*command, "-m", "adaptau_ext", *words, "epochs=100000", f"output={tmp_path / 'run'}"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=HERE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     path = tmp_path / "run" / "metrics.jsonl"
     while not (path.exists() and path.read_text().count("\n") >= 2):

@@ -712,7 +712,7 @@ def test_memory_is_bounded_by_the_process_s_limit(tmp_path: Path) -> None:
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "a.csv.gz")],
-        capture_output=True, text=True, check=True, timeout=200,
+        capture_output=True, text=True, check=True, timeout=200, cwd=tmp_path,
     )  # fmt: skip
     assert "a.csv.gz: its first rows and what follows take" in done.stdout
 
