@@ -62,9 +62,10 @@ class Interactions:
         """
         if train[0].size == 0:
             raise DataError(f"{name}: the training data is empty; nothing can be learned from it")
+        parts = [train, test] if valid is None else [train, test, valid]
         shape = (
-            max(n_users, 1 + int(max(train[0].max(), test[0].max(initial=0)))),
-            max(n_items, 1 + int(max(train[1].max(), test[1].max(initial=0)))),
+            max(n_users, *(1 + int(users.max(initial=0)) for users, _ in parts)),
+            max(n_items, *(1 + int(items.max(initial=0)) for _, items in parts)),
         )
         train_csr = _csr(name, "train", train, shape, duplicates)
         test_csr = _csr(name, "test", test, shape, duplicates)

@@ -13,7 +13,7 @@ from adaptau_ext.data.interactions import ColdUsers, Duplicates, Interactions
 from adaptau_ext.data.lightgcn import read_lightgcn
 from adaptau_ext.data.log import ANY_COLUMNS, Columns, Log
 from adaptau_ext.data.splits import Split, split_log
-from adaptau_ext.errors import DataError
+from adaptau_ext.errors import DataError, reading
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def _joined(
     ]
     if len({part.schema for part in parts}) > 1:  # strings here, integers there
         strings = pa.schema([("user", pa.string()), ("item", pa.string())])
-        parts = [part.cast(strings) for part in parts]
+        with reading(f"{name}: ids that are text in one file only", "mend the other", DataError):
+            parts = [part.cast(strings) for part in parts]
     log = Log.from_table(pa.concat_tables(parts), Columns("user", "item"), name=name)
     ends = np.cumsum([len(part) for part in parts])[:-1]
     users, items = np.split(log.users, ends), np.split(log.items, ends)
