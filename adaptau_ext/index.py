@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from adaptau_ext import mapped
+from adaptau_ext import durable, mapped
 from adaptau_ext.arguments import Exclusion, check_devices, optional_csr
-from adaptau_ext.errors import ModelError
+from adaptau_ext.errors import ModelError, reading
 from adaptau_ext.ops import Normalize
 
 _ops = torch.ops.adaptau
 _VERSION = 1
-_ROWS_AT_ONCE = 48 * 2048  # whole panels of the packed bytes: 48 rows
+_PANEL = 48  # rows, of the packed bytes
+_ROWS_AT_ONCE = 2048 * _PANEL
 _PACKED = {"bytes": torch.uint8, "meta": torch.float32, "centre": torch.float32}
 _Packed = tuple[Tensor | None, ...]
 _NOTHING: _Packed = (None, None, None)
@@ -75,13 +75,10 @@ class ItemIndex:
             self._set(rows, normalize, packed if packed[0].numel() else _NOTHING)
             return
         folder = Path(folder)
-        beside = folder.with_name(folder.name + ".part")
         if folder.exists():
             raise FileExistsError(f"{folder} exists: open it with ItemIndex.open, or choose another")
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        _write(beside, i, unit, normalize)
-        beside.rename(folder)
+        with durable.folder_beside(folder) as part:
+            _write(part, i, unit, normalize)
         self._set(*_read(folder))
 
     @classmethod
@@ -135,14 +132,14 @@ def _write(folder: Path, i: Tensor, unit: bool, normalize: Normalize) -> None:
     centre = _ops.pack_items(rows[:: max(1, len(rows) // 2048)].contiguous())[2]
     packs = centre.numel() > 0
     if packs:
-        panels = (len(rows) + 47) // 48
-        shapes = ((panels, 48, centre.numel()), (panels, 4), centre.shape)
+        panels = -(-len(rows) // _PANEL)
+        shapes = ((panels, _PANEL, centre.numel()), (panels, 4), centre.shape)
         bytes_, meta, kept = (
             mapped.create(folder / f"{name}.npy", shape, dtype)
             for shape, (name, dtype) in zip(shapes, _PACKED.items(), strict=True)
         )
         kept.copy_(centre)
-        parts = (rows.split(_ROWS_AT_ONCE), *(x.split(_ROWS_AT_ONCE // 48) for x in (bytes_, meta)))
+        parts = (rows.split(_ROWS_AT_ONCE), *(x.split(_ROWS_AT_ONCE // _PANEL) for x in (bytes_, meta)))
         for part, out_bytes, out_meta in zip(*parts, strict=True):
             found = _ops.pack_items(part, centre)
             out_bytes.copy_(found[0])
@@ -158,19 +155,16 @@ def _write(folder: Path, i: Tensor, unit: bool, normalize: Normalize) -> None:
 
 
 def _read(folder: Path) -> tuple[Tensor, Normalize, _Packed]:
-    try:
-        about = json.loads((folder / "index.json").read_text())
-        rows = mapped.read(folder / "rows.npy", getattr(torch, about["dtype"]))
-        if about["version"] != _VERSION or list(rows.shape) != about["shape"]:
-            raise ValueError
-        packed = _NOTHING
-        if about["packed"] and _ops.pack_items(rows[:0])[2].numel():  # this processor scans bytes
-            files = ((folder / f"{name}.npy", dtype) for name, dtype in _PACKED.items())
-            packed = tuple(mapped.read(path, dtype) for path, dtype in files)
-    except FileNotFoundError as error:
-        raise ModelError(f"{error.filename}: not found; {folder} is no index of items") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ModelError(
-            f"{folder}: damaged, or written by another version; make the index again"
-        ) from None
+    with reading(f"{folder}: damaged, or written by another version", "make the index again"):
+        try:
+            about = json.loads((folder / "index.json").read_bytes())
+            rows = mapped.read(folder / "rows.npy", getattr(torch, about["dtype"]))
+            if about["version"] != _VERSION or list(rows.shape) != about["shape"]:
+                raise ValueError("index.json says something else")
+            packed = _NOTHING
+            if about["packed"] and _ops.pack_items(rows[:0])[2].numel():  # this processor scans bytes
+                files = ((folder / f"{name}.npy", dtype) for name, dtype in _PACKED.items())
+                packed = tuple(mapped.read(path, dtype) for path, dtype in files)
+        except FileNotFoundError as error:
+            raise ModelError(f"{error.filename}: not found; {folder} is no index of items") from None
     return rows, about["normalize"], packed

@@ -20,6 +20,7 @@ import resource
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ import torch
 from throughput_report import markdown_table, provenance
 from torch import Tensor
 
-from adaptau_ext import ItemIndex, mapped
+from adaptau_ext import ItemIndex, durable, mapped
 from adaptau_ext.evaluation import UserMetrics, evaluate_users
 
 HERE = Path(__file__).parent
@@ -55,14 +56,11 @@ def make_users(path: Path, items: Tensor, held_out: np.ndarray) -> None:
         out.copy_(items[chosen] + NOISE * torch.randn(out.shape, generator=generator))
 
 
-def once(path: Path, make: object) -> bool:
+def once(path: Path, make: Callable[[Path], None]) -> None:
     """Makes what is not there yet, whole or not at all."""
-    if path.exists():
-        return False
-    beside = path.with_name("part-" + path.name)
-    make(beside)  # type: ignore[operator]
-    beside.rename(path)
-    return True
+    if not path.exists():
+        with durable.beside(path) as part:
+            make(part)
 
 
 def csr(indices: np.ndarray, n_items: int) -> scipy.sparse.csr_array:

@@ -10,6 +10,7 @@ which are measured; what a network does is assumed, below. One after the other, 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -64,12 +65,12 @@ def seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.2f} ms" if value < 0.1 else f"{value * 1e3:.0f} ms"  # fmt: skip
 
 
-def table(model: object, with_memory: bool) -> str:
+def table(model: Callable[[int, int], tuple[float, float]], with_memory: bool) -> str:
     rows = [["items", *(f"{world} GPU" + "s" * (world > 1) for world in WORLDS)]]
     for items in ITEMS:
         cells = [f"{items:,}"]
         for world in WORLDS:
-            computing, moving = model(world, items)  # type: ignore[operator]
+            computing, moving = model(world, items)
             gib = kept_gib(world, items)
             if with_memory and gib > MEMORY_GIB:
                 cells.append(f"{gib:,.0f} GiB: does not fit")

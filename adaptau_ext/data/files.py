@@ -138,14 +138,14 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
     }  # "007" is not 7
     if found.rating is not None:
         types[found.rating] = pa.float64()
-    reading = pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1)
-    parsing = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
+    lines = pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1)
+    fields = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
     if path.suffix in COMPRESSED:
-        _refuse_bomb(path, reading, parsing, _names(found))
+        _refuse_bomb(path, lines, fields, _names(found))
     table = pyarrow.csv.read_csv(
         path,
-        read_options=reading,
-        parse_options=parsing,
+        read_options=lines,
+        parse_options=fields,
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=_names(found),
             column_types=types,
@@ -158,14 +158,14 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
 
 
 def _refuse_bomb(
-    path: Path, reading: pyarrow.csv.ReadOptions, parsing: pyarrow.csv.ParseOptions, names: list[str]
+    path: Path, lines: pyarrow.csv.ReadOptions, fields: pyarrow.csv.ParseOptions, names: list[str]
 ) -> None:
     """Of what unpacks to more than half of the memory; the rest is for what comes after reading."""
     most, taken = room() // 2, 0
     strings = pyarrow.csv.ConvertOptions(
         include_columns=names, column_types=dict.fromkeys(names, pa.string())
     )
-    with pyarrow.csv.open_csv(path, reading, parsing, strings) as batches:
+    with pyarrow.csv.open_csv(path, lines, fields, strings) as batches:
         for batch in batches:
             taken += batch.nbytes
             if taken > most:

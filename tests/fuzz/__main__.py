@@ -24,6 +24,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "build" / "fuzz"
 LOST = 60  # seconds after which a case hangs
+LONGEST = 20_000  # characters of a case that is kept: a checkpoint of a tiny model, as text
 MEMORY = 12 << 30  # address space of a process without sanitizers
 
 
@@ -66,7 +67,12 @@ def explore(name: str, seconds: float, seed: int) -> None:
                 raise
         finally:
             faulthandler.cancel_dump_traceback_later()
-        if outcome not in outcomes and outcome not in findings and text not in old and len(text) < 6000:
+        if (
+            outcome not in outcomes
+            and outcome not in findings
+            and text not in old
+            and len(text) < LONGEST
+        ):
             with (CORPUS / f"{name}.jsonl").open("a") as kept:
                 kept.write(text + "\n")
         outcomes[outcome] = outcomes.get(outcome, 0) + 1

@@ -12,9 +12,8 @@ from tests.fuzz.targets import TARGETS
 @pytest.mark.parametrize("name", TARGETS)
 def test_corpus(name: str) -> None:
     target = TARGETS[name]
-    cases = list(target.corpus())
-    outcomes = {target.check(case) for case in cases}
-    assert len(outcomes) >= min(5, len(cases)) > 0
+    outcomes = {target.check(case) for case in target.corpus()}
+    assert len(outcomes) >= 5
 
 
 @pytest.mark.parametrize("name", TARGETS)
