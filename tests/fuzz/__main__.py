@@ -1,7 +1,7 @@
 """python -m tests.fuzz --minutes 60 [--target NAME ...] [--write]
 
 Looks for inputs that a target does not survive, each target in a process of its own: a crash, a hang of
-more than a minute, or a gigabyte too much is a finding like any other. Cases with new outcomes join
+more than a minute, or too much memory is a finding like any other. Cases with new outcomes join
 tests/fuzz/corpus; findings go to build/fuzz. With --write, what was counted goes to
 benchmarks/results/fuzzing.json, and the table from there to docs/robustness.md. Exits with 1 if anything
 was found.
