@@ -381,8 +381,9 @@ ADAPTAU_INLINE void store_low_bytes(uint8_t* out, Ints x) {
 #else
   const __m256i low = _mm256_shuffle_epi8(
       (__m256i)x, _mm256_set1_epi32(0x0c080400));  // four bytes at the front of each half
-  const int64_t bytes = static_cast<uint32_t>(_mm256_extract_epi32(low, 0)) |
-                        static_cast<int64_t>(_mm256_extract_epi32(low, 4)) << 32;
+  const uint64_t front = static_cast<uint32_t>(_mm256_extract_epi32(low, 0));
+  const uint64_t back = static_cast<uint32_t>(_mm256_extract_epi32(low, 4));
+  const uint64_t bytes = front | back << 32;
   memcpy(out, &bytes, sizeof bytes);
 #endif
 }
