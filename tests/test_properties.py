@@ -23,7 +23,7 @@ from tests.budget import LossBudget, assert_within
 from tests.fuzz.tensors import csr, matrix, threads
 
 few = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

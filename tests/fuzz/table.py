@@ -22,12 +22,14 @@ def keep(part: str, results: dict[str, Any], seed: int) -> None:
     before = kept.get(part, {"targets": {}, "seeds": []})
     targets = before["targets"]
     for name, result in results.items():
-        total = targets.setdefault(name, {"inputs": 0, "refused": 0, "seconds": 0, "outcomes": 0})
-        for count in ("inputs", "refused", "seconds"):
+        total = targets.setdefault(
+            name, {"inputs": 0, "refused": 0, "seconds": 0, "outcomes": 0, "findings": 0}
+        )
+        result = {**result, "findings": len(result["findings"])}
+        for count in ("inputs", "refused", "seconds", "findings"):
             total[count] += result[count]
         total["outcomes"] = max(total["outcomes"], result["outcomes"])
         total["reached"] = result["reached"] or total.get("reached", {})
-        total["findings"] = len(result["findings"])  # of the newest run: those before are mended
     minutes = round(sum(total["seconds"] for total in targets.values()) / 60, 1)
     kept[part] = {"minutes": minutes, "seeds": [*before["seeds"], seed], "targets": targets}
     kept[part]["reached"] = lines_reached() or before.get("reached", {})
@@ -73,7 +75,7 @@ def table(kept: dict[str, Any]) -> str:
         name: counts for part in kept.values() for name, counts in part["reached"].items() if counts[1]
     }
     rows = [
-        "| target | inputs | of them under sanitizers | refused | distinct outcomes | coverage, Python | coverage, C++ | open findings |",
+        "| target | inputs | of them under sanitizers | refused | distinct outcomes | coverage, Python | coverage, C++ | findings |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, target in TARGETS.items():

@@ -21,7 +21,7 @@ def test_new_cases(name: str) -> None:
     target = TARGETS[name]
 
     @settings(
-        max_examples=30,
+        max_examples=20,
         deadline=None,
         derandomize=True,
         database=None,

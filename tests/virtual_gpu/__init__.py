@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,15 @@ import adaptau_ext  # noqa: F401  operators are registered before the virtual de
 from tests.virtual_gpu import build
 
 SHARED_MEMORY = 163 << 10  # bytes a block may have, as on an A100
+
+
+class Stream:
+    """The only one there is: kernels have run when their launch returns."""
+
+    def synchronize(self) -> None: ...
+
+
+STREAM = Stream()
 
 
 class Device(ModuleType):
@@ -41,6 +50,14 @@ class Device(ModuleType):
     @staticmethod
     def current_device() -> int:
         return 0
+
+    @staticmethod
+    def current_stream(device: object = None) -> Stream:
+        return STREAM
+
+    @staticmethod
+    def stream(stream: object) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @staticmethod
     def _is_in_bad_fork() -> bool:
