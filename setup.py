@@ -132,6 +132,13 @@ def gencode(nvcc: Path) -> list[str]:
 class BuildOperators(build_ext):
     """Compiles csrc/cpu/kernels/table.cpp once per instruction set, *.cu with nvcc."""
 
+    def run(self) -> None:
+        super().run()
+        built = set(map(Path, self.get_outputs()))
+        for library in Path(self.build_lib, "adaptau_ext").glob("*.so"):
+            if library not in built:  # the CUDA half of an earlier build would join this one's wheel
+                library.unlink()
+
     def build_extension(self, ext: Extension) -> None:
         from torch.utils.cpp_extension import include_paths, library_paths
 

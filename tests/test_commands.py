@@ -65,7 +65,7 @@ def run(log: Path) -> Path:
 
 def test_from_a_file_to_recommendations(log: Path, run: Path, tmp_path: Path) -> None:
     for name in ("all.csv", "all.parquet", "all.tsv"):
-        code, text = adaptau("recommend", run, "-k", 4, "--output", tmp_path / name)
+        code, text = adaptau("recommend", run, "-k", 4, "-o", tmp_path / name)
         assert code == 0 and f"recommendations in {tmp_path / name}" in text
     tables = [
         pd.read_csv(tmp_path / "all.csv"),
@@ -88,7 +88,7 @@ def test_from_a_file_to_recommendations(log: Path, run: Path, tmp_path: Path) ->
 
 
 def test_evaluate_repeats_what_training_found(run: Path, tmp_path: Path) -> None:
-    code, text = adaptau("evaluate", run, "-k", 20, "-k", 7, "--output", tmp_path / "users.csv")
+    code, text = adaptau("evaluate", run, "-k", 20, "-k", 7, "-o", tmp_path / "users.csv")
     assert code == 0
     found = json.loads((run / "results.json").read_text())
     assert f"{found['test']['recall@20']:.4f}" in text and "popular and rare items" in text
@@ -98,7 +98,7 @@ def test_evaluate_repeats_what_training_found(run: Path, tmp_path: Path) -> None
 
 
 def test_export_writes_what_was_asked_for(run: Path, tmp_path: Path) -> None:
-    code, text = adaptau("export", run, "numpy", "parquet", "--output", tmp_path)
+    code, text = adaptau("export", run, "numpy", "parquet", "-o", tmp_path)
     assert code == 0
     assert {path.name for path in tmp_path.iterdir()} == {
         "users.npy", "items.npy", "user_ids.npy", "item_ids.npy", "users.parquet", "items.parquet",

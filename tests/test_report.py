@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def page(runs: list[Path]) -> Path:
     path = runs[0].parent / "page.html"
-    result = CliRunner().invoke(cli.app, ["report", *map(str, runs), "--output", str(path)])
+    result = CliRunner().invoke(cli.app, ["report", *map(str, runs), "-o", str(path)])
     assert result.exit_code == 0, result.output
     return path
 

@@ -35,7 +35,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     k: Annotated[list[int] | None, typer.Option("-k", help="Cut-off, repeatable.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Also write every user's metrics, .csv or .parquet.")
+        Path | None,
+        typer.Option("--output", "-o", help="Also write every user's metrics, .csv or .parquet."),
     ] = None,
 ) -> None:
     """Rank all items for all users with test items again, at any cut-off.

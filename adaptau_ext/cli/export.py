@@ -25,7 +25,7 @@ def add(app: typer.Typer) -> None:
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a saved model.")],
     formats: Annotated[list[str], typer.Argument(help=f"Some of {', '.join(FORMATS)}.")],
-    output: Annotated[Path | None, typer.Option(help="Default: RUN/export.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Default: RUN/export.")] = None,
 ) -> None:
     """Write embeddings, an index or a model that other software reads.
 

@@ -32,7 +32,8 @@ def recommend(
     user: Annotated[list[str] | None, typer.Option(help="A user's id, repeatable.")] = None,
     users: Annotated[Path | None, typer.Option(help="File of users' ids, one a line.")] = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write, .csv, .tsv or .parquet; default: print.")
+        Path | None,
+        typer.Option("--output", "-o", help="File to write, .csv, .tsv or .parquet; default: print."),
     ] = None,
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Also items that the user has already.")

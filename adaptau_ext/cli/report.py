@@ -26,7 +26,8 @@ def report(
         list[Path], typer.Argument(help="Folders of finished runs; the first is the baseline.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Default: report.html in the first run's folder.")
+        Path | None,
+        typer.Option("--output", "-o", help="Default: report.html in the first run's folder."),
     ] = None,
 ) -> None:
     """Make one HTML page of one or several runs, that needs no network.
