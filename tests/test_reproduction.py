@@ -127,7 +127,8 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
     assert first["s/epoch published"] == "8.0" and first["commit"] == done[0].provenance["commit"]
     late = [e for e in done[0].epochs if e["epoch"] > 5]
     low, high = (
-        sorted(100 * abs(e[k] / v - 1) for e in late) for k, v in (("inv_tau_min", 4), ("inv_tau_max", 5))
+        sorted(100 * abs(e[k] / v - 1) for e in late)
+        for k, v in (("inv_tau_min", 4), ("inv_tau_max", 5))
     )
     cells = [f"{median(side):.1f} % (at most {side[-1]:.1f} %)" for side in (low, high)]
     assert first["1/tau differs by"] == ", ".join(cells)
