@@ -264,17 +264,13 @@ def ranks(
 ) -> Tensor:
     """Twin of `adaptau_ext.ranks`."""
     u_hat, i_hat = normalized_pair(u, i, normalize)
-    scores = u_hat @ i_hat.T
     excluded = csr_mask(exclude, u.shape[0], i.shape[0], u.device)
+    order = _order(u_hat @ i_hat.T, torch.zeros_like(excluded))
+    counts = (~excluded).gather(1, order).long()  # whether an item counts for those after it
+    result = torch.empty_like(order).scatter(1, order, 1 + counts.cumsum(1) - counts)
     indptr, indices = csr_pair(targets, u.device)
-    result = []
-    for row in range(u.shape[0]):
-        for target in indices[indptr[row] : indptr[row + 1]]:
-            others = excluded[row].clone()
-            others[target] = False
-            order = _order(scores[row : row + 1], others[None])[0]
-            result.append(int((order == target).nonzero()[0, 0]) + 1)
-    return torch.tensor(result, dtype=torch.int64, device=u.device)
+    rows = torch.arange(u.shape[0], device=u.device).repeat_interleave(indptr.diff())
+    return result[rows, indices]
 
 
 def normalized_adjacency(interactions: Exclusion, x_users: Tensor, x_items: Tensor) -> Tensor:
