@@ -69,7 +69,6 @@ class AdaptiveTemperature(Temperature):
         tau0, of(users): the temperatures themselves, which divide the scores.
     """
 
-    needs_unit_loss = True
     inv_tau: Tensor
     _loss_sum: Tensor
     _loss_count: Tensor
@@ -104,6 +103,7 @@ class AdaptiveTemperature(Temperature):
             raise ValueError(f"t2 must be > 0, got {t2}")
         if users.numel() == 0:
             raise ValueError("users must hold at least one training pair, got none")
+        self.needs_unit_loss = strategy != "weight_v0"
         self.mode, self.strategy, self.t1, self.t2, self.variance = mode, strategy, t1, t2, variance
         self.denominator = "negatives" if mode == "official" else "all"
         self.warmup_epochs, self.warmup_gap = warmup_epochs, warmup_gap

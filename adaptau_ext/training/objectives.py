@@ -50,22 +50,29 @@ def _regulariser(config: TrainConfig, rows: Rows) -> Tensor:
     return config.l2 / max(rows.u.shape[0], 1) * squares
 
 
+def _pair(found: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """The loss, and the losses at temperature 1 where they were asked for."""
+    return found if isinstance(found, tuple) else (found, None)
+
+
 def _sampled(
     config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    loss, unit_loss = sampled_adaptive_softmax(
-        rows.u,
-        rows.i,
-        None,
-        items,
-        temperature.of(users),
-        positive_tau=temperature.of_positives(users),
-        n_negatives=config.n_negatives,
-        seed=seed,
-        denominator=temperature.denominator,
-        normalize=config.normalize,
-        item_l2=config.l2 if rows.item_squares is None else 0.0,
-        return_unit_loss=True,
+    loss, unit_loss = _pair(
+        sampled_adaptive_softmax(
+            rows.u,
+            rows.i,
+            None,
+            items,
+            temperature.of(users),
+            positive_tau=temperature.of_positives(users),
+            n_negatives=config.n_negatives,
+            seed=seed,
+            denominator=temperature.denominator,
+            normalize=config.normalize,
+            item_l2=config.l2 if rows.item_squares is None else 0.0,
+            return_unit_loss=temperature.needs_unit_loss,
+        )
     )
     return loss + _regulariser(config, rows), unit_loss
 
@@ -78,16 +85,17 @@ def _dense(
         "denominator": temperature.denominator,
         "normalize": config.normalize,
         "precision": config.precision,
-        "return_unit_loss": True,
+        "return_unit_loss": temperature.needs_unit_loss,
     }
     tau = temperature.of(users)
     if config.negatives == "full":
-        loss, unit_loss = fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options)
+        found = fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options)
+        loss, unit_loss = _pair(found)
     elif World.current().size > 1:  # candidates of all ranks, a mean over this one's rows
-        loss, unit_loss = in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options)
+        loss, unit_loss = _pair(in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options))
         loss = loss / max(len(users), 1)
     else:
-        loss, unit_loss = fused_adaptive_softmax(rows.u, rows.i, tau, **options)
+        loss, unit_loss = _pair(fused_adaptive_softmax(rows.u, rows.i, tau, **options))
     return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
 
 
