@@ -142,7 +142,8 @@ def main(argv: list[str] | None = None) -> int:
     parts = [json.loads(path.read_text()) for path in (work / "parts").iterdir()]
     made = json.loads((work / "index.json").read_text())
     n_users, seconds = (sum(part[name] for part in parts) for name in ("users", "seconds"))
-    shown = ["python", "benchmarks/on_disk.py", *(sys.argv[1:] if argv is None else argv)]
+    words = sys.argv[1:] if argv is None else argv
+    shown = ["python", "benchmarks/on_disk.py", *("FOLDER" if w == str(work) else w for w in words)]
     about = provenance([]) | {
         "command": shlex.join(shown), "threads": given.threads, "items": given.items, "dim": given.dim,
         "users": n_users, "seconds": seconds, "index_seconds": made["seconds"],
