@@ -61,9 +61,13 @@ class LossBudget:
 
 
 def assert_within(actual: Tensor, exact: Tensor, budget: float | Tensor, what: str = "") -> None:
-    """|actual - exact| <= budget elementwise; NaN only where exact is NaN."""
+    """|actual - exact| <= budget elementwise; NaN only where exact is NaN.
+
+    What is larger than the dtype of `actual` can hold is infinite there.
+    """
     assert actual.shape == exact.shape, f"{what}: shape {actual.shape}, expected {exact.shape}"
-    actual, exact = actual.double(), exact.double()
+    largest = torch.finfo(actual.dtype).max
+    actual, exact = (x.double().clamp(-largest, largest) for x in (actual, exact))
     assert torch.equal(actual.isnan(), exact.isnan()), f"{what}: NaN in different places"
     excess = ((actual - exact).abs() - budget).nan_to_num(nan=-1.0)
     if excess.numel() and float(excess.max()) > 0:

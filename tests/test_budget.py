@@ -15,6 +15,10 @@ def test_assert_within_sees_errors_shapes_and_nan() -> None:
         assert_within(exact[:1], exact, 1.0)
     with pytest.raises(AssertionError, match="NaN"):
         assert_within(torch.tensor([1.0, torch.nan]), exact, 1.0)
+    halves = torch.tensor([1.0, torch.inf], dtype=torch.float16)
+    assert_within(halves, torch.tensor([1.0, 1e6]), 0)
+    with pytest.raises(AssertionError, match="65504 is not 2 within"):
+        assert_within(halves, exact, 1.0)
 
 
 def test_assert_same_ranking_sees_wrong_orders_but_not_near_ties() -> None:

@@ -186,8 +186,8 @@ class SampledSoftmax {
     T top = lowest;
     samples_.for_each_of_row(
         b, [&](uint32_t p, int64_t) { top = values_[p] > top ? values_[p] : top; });
-    shift_[b] = top;
-    unit_shift_[b] = top * terms_.tau[b];
+    shift_[b] = finite_shift(top);
+    unit_shift_[b] = shift_[b] * terms_.tau[b];
     if (terms_.log_q == nullptr) return;
     top = lowest;
     samples_.for_each_of_row(b, [&](uint32_t p, int64_t j) {
@@ -196,8 +196,10 @@ class SampledSoftmax {
       values_[p] -= static_cast<T>(terms_.log_q[j] * kLog2e);
       top = values_[p] > top ? values_[p] : top;
     });
-    shift_[b] = top;
+    shift_[b] = finite_shift(top);
   }
+  // Rows of -inf alone sum to zero.
+  static T finite_shift(T top) { return top < std::numeric_limits<T>::lowest() ? 0 : top; }
 
   void finish_row(int64_t b, T user_dot_o) {
     const RowTotals totals{shift_[b] * kLn2, sum_[b], unit_shift_[b] * kLn2, unit_sum_[b],

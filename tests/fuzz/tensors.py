@@ -101,7 +101,8 @@ def spoilt(x: Tensor, fault: str) -> Tensor:
     if fault == "3-d":
         return x.reshape(1, *x.shape, *[1] * (2 - x.dim()))
     if fault == "sparse":
-        return x.to_sparse()
+        dense_only = x.is_meta or x.dtype == torch.float8_e5m2
+        return x if dense_only else x.to_sparse()
     if fault == "zero tensor":  # without memory
         return torch._efficientzerotensor(x.shape, dtype=x.dtype)
     if fault == "needs grad":
@@ -127,7 +128,8 @@ def spoilt(x: Tensor, fault: str) -> Tensor:
         "first past the end": len(x), "2^31": 2**31, "2^62": 2**62, "-2^63": -(2**63),
     }  # fmt: skip
     number = numbers[fault]
-    limits = None if x.is_floating_point() or x.dtype == torch.bool else torch.iinfo(x.dtype)
+    any_number = x.is_floating_point() or x.is_complex() or x.dtype == torch.bool
+    limits = None if any_number else torch.iinfo(x.dtype)
     if not x.numel() or (limits and not limits.min <= number <= limits.max):
         return x
     x = x.clone(memory_format=torch.contiguous_format)
