@@ -384,7 +384,7 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: torch.ops.adaptau.propagate(U, I, *G._adjacency, 2, False, dropout=1), "dropout is of one layer without mean, got n_layers=2"),
     (lambda: torch.ops.adaptau.propagate(U, I, *G._adjacency, 1, False, dropout=-1), r"dropout must be in \[0, 65536\), got -1"),
     (lambda: torch.ops.adaptau.dropout(U, None, 0, 65536, 0), r"steps must be in \[0, 65536\), got 65536"),
-    (lambda: torch.ops.adaptau.dropout(U, None, -1, 1, 0), "first_row must be >= 0, got -1"),
+    (lambda: torch.ops.adaptau.dropout(U, None, -1, 1, 0), r"first_row must be in \[0, 2\^62\), got -1"),
     (lambda: torch.ops.adaptau.dropout(U, LONG[:2], 0, 1, 0), "rows must"),
     (lambda: torch.ops.adaptau.dropout(U, LONG - 1, 0, 1, 0), "rows must lie in .* got -1"),
     # tensors that no BipartiteGraph made

@@ -1,8 +1,6 @@
 // draw_negatives and dropout for any device: arguments checked, problem described, a kernel called.
 #pragma once
 
-#include <limits>
-
 #include "tensors.h"
 
 namespace adaptau {
@@ -31,9 +29,9 @@ template <class Device>
 Tensor dropout_rows(Tensor x, OptionalTensor rows, int64_t first_row, int64_t steps, int64_t seed) {
   const Arguments given(x);
   const Matrix m = given.matrix("x", x);
-  if (first_row < 0) fail("first_row must be >= 0, got ", first_row);
-  const int64_t* ids =
-      rows ? given.ids("rows", *rows, m.rows, 0, std::numeric_limits<int64_t>::max()) : nullptr;
+  constexpr int64_t most = int64_t{1} << 62;  // the sum of two is still a number
+  if (first_row < 0 || first_row >= most) fail("first_row must be in [0, 2^62), got ", first_row);
+  const int64_t* ids = rows ? given.ids("rows", *rows, m.rows, 0, most) : nullptr;
   Tensor out = empty_like_compute(x, m, {m.rows, m.cols});
   Device::with_compute_type(m, [&](auto zero) {
     Device::dropout(x, DropoutProblem{m, ids, first_row, parse_dropout("steps", steps, seed)},
