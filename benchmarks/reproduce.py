@@ -22,6 +22,7 @@ from reproduction.report import write_page
 ROOT = Path(__file__).parents[1]
 TABLES = {
     "main": arms.main,
+    "seeds": arms.seeds,
     "seconds": arms.seconds,
     "search": arms.search,
     "clean": arms.clean,

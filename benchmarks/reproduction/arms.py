@@ -149,6 +149,20 @@ def seconds() -> list[Row]:
     return rows
 
 
+def seeds() -> list[Row]:
+    """The published run whose temperatures move most, after its warm-up, by other seeds."""
+    where = {"dataset": "gowalla", "backbone": "mf", "strategy": "adap_tau"}
+    first = full(*where.values())
+    others = [
+        Arm(f"seeds-gowalla-mf-{seed}", {**first.settings, "epochs": 112, "seed": seed})
+        for seed in (1, 2)
+    ]
+    return [
+        Row("seeds", {**where, "seed": str(arm.settings.get("seed", 0))}, (arm,))
+        for arm in (first, *others)
+    ]
+
+
 def search() -> list[Row]:
     """Hyper-parameters for ml-1m."""
     rows = []

@@ -52,6 +52,16 @@ def validation(row: Row, runs: list[Done], published: Published) -> Cells:
     }
 
 
+def settling(row: Row, runs: list[Done], published: Published) -> Cells:
+    """Largest inverse temperatures of the epochs after the warm-up, and how far from the published."""
+    ours, log = runs[0].epochs, published.log(row)
+    cells: Cells = dict(row.labels)
+    for epoch in (50, 99, 100, 102, 104, 106, 108, 110):
+        value, theirs = ours[epoch]["inv_tau_max"], float(log[epoch]["inv_tau_max"])
+        cells[f"epoch {epoch}"] = f"{value:.2f} ({100 * (value / theirs - 1):+.1f} %)"
+    return cells
+
+
 def seconds(row: Row, runs: list[Done], published: Published) -> Cells:
     """Time of an epoch and of an evaluation beside the published log's, which has two of the latter."""
     done, log = best(runs), published.log(row)

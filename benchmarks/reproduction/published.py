@@ -45,7 +45,7 @@ class Published:
 
     def log(self, line: Line) -> list[dict[str, str]]:
         """The published epochs of the same hyper-parameters, in order; none if there is no log."""
-        same = _is_full(line) or line.table == "seconds"
+        same = _is_full(line) or line.table in ("seconds", "seeds")
         return [row for row in self.epochs if same and self._same_run(row, line.labels)]
 
     @staticmethod
