@@ -321,6 +321,16 @@ def test_excluding_is_the_same_as_removing() -> None:
     assert_within(left, removed.double(), 1e-5)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_excluded_items_do_not_count_whatever_their_log_q(value: float) -> None:
+    u, i = embeddings(3, 20, 8)
+    exclude = torch.tensor([0, 1, 2, 3]), torch.tensor([7, 7, 7])
+    log_q, losses = torch.randn(20), []
+    for log_q[7] in (0, value):
+        losses.append(ax.fused_adaptive_softmax(u, i, 0.1, log_q=log_q, exclude=exclude))
+    assert torch.equal(*losses)
+
+
 def test_the_positive_is_never_excluded() -> None:
     u, i = embeddings(3, 20, 8)
     everything = (torch.tensor([0, 20, 40, 60]), torch.arange(20).repeat(3))

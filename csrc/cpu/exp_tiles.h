@@ -89,7 +89,7 @@ class ExpTiles {
       }
       kernels_.unit_tile(at.items, active(at.g), tile.cells, tile.stride, lanes);
     }
-    if (terms_.log_q != nullptr) subtract_log_q(at, tile);
+    if (terms_.log_q != nullptr) subtract_log_q(at, masked, tile);
     if (online_) {
       T factor[kTile];
       find_tops(at, tile, factor);
@@ -114,7 +114,7 @@ class ExpTiles {
       return;
     }
     const ExpTile<T> tile = score(at, panel, masked, out, w);
-    if (terms_.log_q != nullptr) subtract_log_q(at, tile);
+    if (terms_.log_q != nullptr) subtract_log_q(at, masked, tile);
     kernels_.exp_tile(at.items, active(at.g), tile.cells, tile.stride, lanes);
     products_.keep_tile(at.row, at.items, tile, out, w.products);
   }
@@ -128,17 +128,24 @@ class ExpTiles {
                    const MaskedScores& masked, const ExpTile<Cell>& out, Worker& w) const {
     const ExpTile<T> tile =
         products_.scores(at.g, at.row, at.items, active(at.g), panel, out, w.products);
-    for (int64_t m = 0; m < masked.count; ++m)
-      tile.cells[masked.at[m] / kTile * tile.stride + masked.at[m] % kTile] =
-          -std::numeric_limits<T>::infinity();
+    hide(masked, tile);
     return tile;
   }
 
-  void subtract_log_q(const TilePlace& at, const ExpTile<T>& tile) const {
+  static void hide(const MaskedScores& masked, const ExpTile<T>& tile) {
+    for (int64_t m = 0; m < masked.count; ++m)
+      tile.cells[masked.at[m] / kTile * tile.stride + masked.at[m] % kTile] =
+          -std::numeric_limits<T>::infinity();
+  }
+
+  // What is masked stays so, whatever its log_q.
+  void subtract_log_q(const TilePlace& at, const MaskedScores& masked,
+                      const ExpTile<T>& tile) const {
     for (int64_t j = 0; j < at.items; ++j) {
       const T bias = static_cast<T>(terms_.log_q[at.first + j] * kLog2e);
       for (int64_t l = 0; l < active(at.g); ++l) tile.cells[j * tile.stride + l] -= bias;
     }
+    hide(masked, tile);
   }
 
   void find_tops(const TilePlace& at, const ExpTile<T>& tile, T* top) const {
