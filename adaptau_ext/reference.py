@@ -164,9 +164,11 @@ def dropout(x: Tensor, rows: Tensor | None, first_row: int, steps: int, seed: in
 
 def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
     """`[n_rows, n_negatives]` uniform ids; entry (b, n) depends on seed, b and n alone."""
+    ids = torch.empty(n_rows, n_negatives, dtype=torch.int64)
+    if not ids.numel():  # any number of columns then
+        return ids
     row = torch.arange(n_rows)[:, None]
     column = torch.arange(n_negatives)[None, :]
-    ids = torch.empty(n_rows, n_negatives, dtype=torch.int64)
     todo = torch.ones_like(ids, dtype=torch.bool)
     threshold = (2**32 - n_items) % n_items if n_items else 0
     attempt = 0

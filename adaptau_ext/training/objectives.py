@@ -89,8 +89,7 @@ def _dense(
     }
     tau = temperature.of(users)
     if config.negatives == "full":
-        found = fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options)
-        loss, unit_loss = _pair(found)
+        loss, unit_loss = _pair(fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options))
     elif World.current().size > 1:  # candidates of all ranks, a mean over this one's rows
         loss, unit_loss = _pair(in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options))
         loss = loss / max(len(users), 1)
