@@ -60,6 +60,18 @@ class LossBudget:
         return 4 * self.logit_error + (self.longest_sum / TILE + 64) * 2 * self.u + self.weights
 
 
+def reduced(budget: float, unit: float, rows: Tensor, reduction: str) -> Tensor | float:
+    """Budget of a loss whose rows `[B]` are off by `budget` and eight roundings of their size each.
+
+    "mean" and "sum" add them up one after the other in float64: as many roundings as there are rows.
+    """
+    own = budget + rows.abs() * 8 * unit
+    if reduction == "none":
+        return own
+    summed = own + rows.abs() * len(rows) * roundoff(torch.float64)
+    return summed.mean() if reduction == "mean" and len(rows) else summed.sum()
+
+
 def assert_within(actual: Tensor, exact: Tensor, budget: float | Tensor, what: str = "") -> None:
     """|actual - exact| <= budget elementwise; NaN only where exact is NaN.
 

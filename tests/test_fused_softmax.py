@@ -13,7 +13,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
-from tests.budget import LossBudget, assert_within
+from tests.budget import LossBudget, assert_within, reduced
 from tests.devices import DEVICES, GPUS, roundoff, runs, to_device
 
 SIZES = (0, 1, 3, 17, 63, 64, 65, 127, 300)
@@ -45,7 +45,10 @@ def float64(x: Any) -> Any:
 def compare(u: Tensor, i: Tensor, tau: Tensor, device: str = "cpu", **options: Any) -> None:
     """Runs operator and float64 twin on the same (already rounded) inputs and checks all outputs."""
     twin_options = {k: float64(v) for k, v in options.items() if k != "precision"}
-    exact, weight = run(reference, u.double(), i.double(), tau.double(), twin_options)
+    twin_given = u.double(), i.double(), tau.double()
+    exact, weight = run(reference, *twin_given, twin_options)
+    twin_options["reduction"] = "none"
+    exact["rows"] = reference.fused_adaptive_softmax(*twin_given, **twin_options)
     for _ in runs(device):
         ours, _weight = run(ax, u, i, tau, options, device)
         check(ours, exact, weight, u, i, tau, device, options)
@@ -65,9 +68,8 @@ def check(
     )
 
     reduction = options.get("reduction", "mean")
-    loss_budget = budget.loss * (n_rows if reduction == "sum" else 1)
-    size = exact["loss"].abs() * 8 * budget.u
-    assert_within(ours["loss"], exact["loss"], loss_budget + size, "loss")
+    loss_budget = reduced(budget.loss, budget.u, exact["rows"], reduction)
+    assert_within(ours["loss"], exact["loss"], loss_budget, "loss")
     assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
 
     # Sum of absolute terms behind each gradient: weights times 1 / tau times the other side's rows.
@@ -321,14 +323,47 @@ def test_excluding_is_the_same_as_removing() -> None:
     assert_within(left, removed.double(), 1e-5)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_excluded_items_do_not_count_whatever_their_log_q(value: float) -> None:
-    u, i = embeddings(3, 20, 8)
-    exclude = torch.tensor([0, 1, 2, 3]), torch.tensor([7, 7, 7])
-    log_q, losses = torch.randn(20), []
-    for log_q[7] in (0, value):
-        losses.append(ax.fused_adaptive_softmax(u, i, 0.1, log_q=log_q, exclude=exclude))
-    assert torch.equal(*losses)
+def test_log_q_that_is_not_finite(value: float, device: str) -> None:
+    """Of an item that counts in the last row alone and is the positive of none."""
+    u, i = embeddings(4, 20, 8)
+    exclude = torch.tensor([0, 1, 2, 3, 3]), torch.tensor([7, 7, 7])
+
+    def losses(log_q: Tensor) -> Tensor:
+        found: Tensor = ax.fused_adaptive_softmax(
+            u.to(device), i.to(device), 0.1, log_q=log_q.to(device), reduction="none",
+            exclude=tuple(x.to(device) for x in exclude),
+        )  # fmt: skip
+        return found.cpu()
+
+    log_q = torch.randn(20)
+    for _ in runs(device):
+        log_q[7] = 0
+        finite = losses(log_q)
+        log_q[7] = value
+        other = losses(log_q)
+        assert torch.equal(finite[:3], other[:3])
+        assert bool(other[3].isfinite()) == (value == torch.inf)  # of probability zero
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n_items", [2, 1])
+def test_a_positive_s_log_q_that_is_not_finite(n_items: int, device: str) -> None:
+    u, i = embeddings(2, n_items, 8)
+    target = torch.zeros(2, dtype=torch.int64)
+    for value, expected in ((-torch.inf, "nan"), (torch.inf, "inf" if n_items > 1 else "nan")):
+        log_q = torch.tensor([value, 0.0][:n_items])
+        exact = reference.fused_adaptive_softmax(
+            u.double(), i.double(), 0.1, target=target, log_q=log_q.double(), reduction="none"
+        )
+        assert isinstance(exact, Tensor) and {str(float(x)) for x in exact} == {expected}
+        for _ in runs(device):
+            ours = ax.fused_adaptive_softmax(
+                u.to(device), i.to(device), 0.1, target=target.to(device), log_q=log_q.to(device),
+                reduction="none",
+            )  # fmt: skip
+            assert not bool(ours.isfinite().any()), value
 
 
 def test_the_positive_is_never_excluded() -> None:

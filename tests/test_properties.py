@@ -6,7 +6,10 @@ Cases come from hypothesis, the same ones in every run. Bitwise where the operat
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -264,3 +267,45 @@ def test_users_do_not_see_each_other(n: int, m: int, d: int, dtype: str, how: An
     budget = LossBudget.of(tau.dtype, u, i, tau, how, m)
     limit = 2 * budget.loss + 16 * budget.u * together[part].double().abs()
     assert_within(alone, together[part], limit, "loss")
+
+
+# Memory
+
+
+class Heap(ctypes.Structure):
+    """`struct mallinfo2` of the C library."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+            "keepcost",
+        )
+    )  # fmt: skip
+
+
+def heap_in_use() -> int:
+    """Bytes that are allocated and not freed."""
+    look = ctypes.CDLL(None).mallinfo2
+    look.restype = Heap
+    gc.collect()
+    return int(look().uordblks)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 counts the heap")
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_calls_keep_no_memory(name: str, refused: bool) -> None:
+    u, i, tau, target = problem(3, 50, 8, "float32", "normal", 1)
+    users = (u[:, :3] if name != "dropout" else u[0]) if refused else u
+    calls = 100
+
+    def after_calls() -> int:
+        for _ in range(calls):
+            with suppress(ValueError, RuntimeError, IndexError):
+                OPERATORS[name](users, i, tau, target)
+        return heap_in_use()
+
+    with threads(1):
+        in_use = [after_calls() for _ in range(5)]  # caches fill in one round or another
+    assert min(after - before for before, after in pairwise(in_use)) < calls  # a byte a call

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import reference
-from tests.budget import LossBudget, assert_within
+from tests.budget import LossBudget, assert_within, reduced
 from tests.devices import DEVICES, GPUS, runs, to_device
 from tests.test_fused_softmax import float64
 
@@ -54,7 +54,9 @@ def compare(
         positive_tau=positive_tau, log_q=log_q, negatives=negatives,
     )  # fmt: skip
     options = {"seed": 12345, **options}
-    exact = run(reference, {k: float64(v) for k, v in given.items()}, options)
+    twin_given = {k: float64(v) for k, v in given.items()}
+    exact = run(reference, twin_given, options)
+    exact["rows"] = reference.sampled_adaptive_softmax(**twin_given, **{**options, "reduction": "none"})
     every = []
     for _ in runs(device):
         every.append(run(ax, given, options, device))
@@ -85,11 +87,9 @@ def check(
     l2 = float(options.get("item_l2", 0.0))
     longest = float(item_table.double().norm(dim=1).max())
     squares = l2 * longest**2 * (n_negatives + 1)
-    loss_budget = (budget.loss + squares * (item_table.shape[1] + n_negatives + 8) * 2 * budget.u) * (
-        n_rows if options.get("reduction") == "sum" else 1
-    )
-    size = exact["loss"].abs() * 8 * budget.u
-    assert_within(ours["loss"], exact["loss"], loss_budget + size, "loss")
+    row_budget = budget.loss + squares * (item_table.shape[1] + n_negatives + 8) * 2 * budget.u
+    loss_budget = reduced(row_budget, budget.u, exact["rows"], options.get("reduction", "mean"))
+    assert_within(ours["loss"], exact["loss"], loss_budget, "loss")
     assert_within(ours["unit_loss"], exact["unit_loss"], budget.loss, "unit_loss")
     # Every gradient entry is a sum of terms of at most 2 / tau times the other side's rows (or |s|),
     # over the rows that use it, divided by the smallest norm on its own side.

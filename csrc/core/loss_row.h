@@ -59,8 +59,10 @@ ADAPTAU_HOST_DEVICE RowTerms finish_losses(const SoftmaxTerms<T>& terms, int64_t
   row.inv_positive_tau = terms.positive_tau != nullptr ? 1.0 / terms.positive_tau[b] : row.inv_tau;
   const double log_q = all && terms.log_q != nullptr ? terms.log_q[t] : 0;
   const double s = totals.positive_score;
+  double positive = row.inv_positive_tau * s - log_q;
+  if (all && positive == INFINITY) positive = NAN;  // infinity would end in a loss of zero
   // log of the negatives' sum over the positive's term
-  const double gap = totals.shift + std::log(totals.sum) - (row.inv_positive_tau * s - log_q);
+  const double gap = totals.shift + std::log(totals.sum) - positive;
   const double unit_gap = totals.unit_shift + std::log(totals.unit_sum) - s;
   if (out.loss != nullptr) out.loss[b] = static_cast<T>(all ? softplus(gap) : gap);
   if (out.unit_loss != nullptr)

@@ -7,6 +7,7 @@
 //   finish_items      gradients of items and log_q
 //   add_positives     the positives' share, exactly, one owner an item
 #include <cassert>
+#include <cfloat>
 
 #include "../core/loss_row.h"
 #include "operators.h"
@@ -103,7 +104,9 @@ __global__ void __launch_bounds__(kThreads) user_scales_kernel(SoftmaxProblem<fl
 }
 
 // Weights of the first pass: e^z times the item's scale, so that sums of prepared rows are sums of
-// e^z times the rows meant; their own value is e^z again.
+// e^z times the rows meant; their own value is e^z again. A bias of infinity or NaN would make NaN
+// of masked scores, too, which are -inf: the largest number stands in for it, and finish_users makes
+// NaN of the rows that counted it.
 __global__ void __launch_bounds__(kThreads)
     item_columns_kernel(SoftmaxProblem<float> p, Buffers b) {
   const int64_t at = this_thread();
@@ -115,6 +118,7 @@ __global__ void __launch_bounds__(kThreads)
     column.scale = scale;
     column.bias = log2f(scale);
     if (p.terms.log_q != nullptr) column.bias -= p.terms.log_q[item] * static_cast<float>(kLog2e);
+    if (!(column.bias < INFINITY)) column.bias = FLT_MAX;
     column.value = 1 / scale;
   }
   b.item_columns[at] = column;
@@ -182,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   const bool any = max != -INFINITY;
   assert((any || isnan(totals.sum) || target < 0 || p.terms.denominator == Denominator::all) &&
          "denominator=\"negatives\" needs a candidate besides the positive");
-  totals.shift = any ? max * kLog2 : 0;
+  totals.shift = max > FLT_MAX / 2 ? NAN : any ? max * kLog2 : 0;
   totals.unit_shift = unit_max != -INFINITY ? unit_max * kLog2 : 0;
   totals.positive_score = target < 0 ? 0 : score(p, b, user, target);
   // every lane computes the same and writes the same value; the losses are written once

@@ -57,10 +57,9 @@ template <class Device>
 LossResult fused_adaptive_softmax(Tensor u, Tensor i, Tensor tau, OptionalTensor target,
                                   OptionalTensor positive_tau, OptionalTensor log_q,
                                   OptionalTensor item_ids, OptionalTensor exclude_indptr,
-                                  OptionalTensor exclude_indices, std::string denominator,
-                                  std::string normalize, std::string precision,
-                                  int64_t workspace_mib, std::string reduction, bool unit_loss,
-                                  int64_t gradients) {
+                                  OptionalTensor exclude_indices, Text denominator, Text normalize,
+                                  Text precision, int64_t workspace_mib, Text reduction,
+                                  bool unit_loss, int64_t gradients) {
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);
@@ -92,9 +91,9 @@ Gradients fused_adaptive_softmax_backward(Tensor grad_loss, Tensor u, Tensor i, 
                                           OptionalTensor target, OptionalTensor positive_tau,
                                           OptionalTensor log_q, OptionalTensor item_ids,
                                           OptionalTensor exclude_indptr,
-                                          OptionalTensor exclude_indices, std::string denominator,
-                                          std::string normalize, std::string precision,
-                                          int64_t workspace_mib, int64_t gradients) {
+                                          OptionalTensor exclude_indices, Text denominator,
+                                          Text normalize, Text precision, int64_t workspace_mib,
+                                          int64_t gradients) {
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);

@@ -18,7 +18,7 @@ struct PackedTensors {
 // allocate scratch from.
 template <class Device>
 std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTensor exclude_indptr,
-                                      OptionalTensor exclude_indices, std::string normalize,
+                                      OptionalTensor exclude_indices, Text normalize,
                                       OptionalTensor item_bytes, OptionalTensor item_meta,
                                       OptionalTensor item_centre) {
   const Arguments given(u);
@@ -51,7 +51,7 @@ std::tuple<Tensor, Tensor> topk_items(Tensor u, Tensor i, int64_t k, OptionalTen
 // The scores that ranks compares: Device::target_scores<T>(like, problem, scores) runs the kernels.
 template <class Device>
 Tensor scores_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
-                         std::string normalize) {
+                         Text normalize) {
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);
   check_pair("u", users, "i", items);
@@ -68,7 +68,7 @@ Tensor scores_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target
 template <class Device>
 Tensor ranks_of_targets(Tensor u, Tensor i, Tensor target_indptr, Tensor target_indices,
                         OptionalTensor exclude_indptr, OptionalTensor exclude_indices,
-                        std::string normalize, OptionalTensor target_scores, int64_t first_item) {
+                        Text normalize, OptionalTensor target_scores, int64_t first_item) {
   constexpr int64_t anywhere = int64_t{1} << 31;  // in a catalogue of which i is a part
   const Arguments given(u);
   const Matrix users = given.matrix("u", u), items = given.matrix("i", i);

@@ -81,8 +81,8 @@ template <class Device>
 LossResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, OptionalTensor users,
                                     Tensor positives, Tensor tau, OptionalTensor positive_tau,
                                     OptionalTensor negatives, int64_t n_negatives, int64_t seed,
-                                    double item_l2, OptionalTensor log_q, std::string denominator,
-                                    std::string normalize, std::string reduction, bool unit_loss,
+                                    double item_l2, OptionalTensor log_q, Text denominator,
+                                    Text normalize, Text reduction, bool unit_loss,
                                     int64_t gradients) {
   const Arguments given(user_table);
   const Matrix u = given.matrix("user_table", user_table);
@@ -107,8 +107,8 @@ Gradients sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table,
                                             OptionalTensor users, Tensor positives, Tensor tau,
                                             OptionalTensor positive_tau, OptionalTensor negatives,
                                             int64_t n_negatives, int64_t seed, double item_l2,
-                                            OptionalTensor log_q, std::string denominator,
-                                            std::string normalize, int64_t gradients) {
+                                            OptionalTensor log_q, Text denominator, Text normalize,
+                                            int64_t gradients) {
   const Arguments given(user_table);
   const Matrix u = given.matrix("user_table", user_table);
   const Matrix i = given.matrix("item_table", item_table);

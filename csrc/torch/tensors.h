@@ -19,6 +19,7 @@
 
 #include "../core/parallel.h"
 #include "../core/problem.h"
+#include "text.h"
 
 namespace adaptau {
 
