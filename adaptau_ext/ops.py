@@ -41,6 +41,11 @@ Reduction = Literal["mean", "sum", "none"]
 _ops = torch.ops.adaptau
 
 
+def as_pair(found: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """What a loss returned: the loss, and the unit losses where they were asked for."""
+    return found if isinstance(found, tuple) else (found, None)
+
+
 def _optional_row(x: Temperature | None, u: Tensor, n_rows: int) -> Tensor | None:
     return None if x is None else row_temperature(x, u, n_rows, "positive_tau")
 

@@ -10,7 +10,14 @@ from torch.nn.functional import softplus
 from adaptau_ext.arguments import Exclusion, Temperature, csr_pair, row_temperature, split_normalize
 from adaptau_ext.distributed.collectives import Group, exchange, gather_rows, row_counts
 from adaptau_ext.distributed.csr import csr_of, gather_pairs, of_part
-from adaptau_ext.ops import Denominator, Normalize, Precision, Reduction, fused_adaptive_softmax
+from adaptau_ext.ops import (
+    Denominator,
+    Normalize,
+    Precision,
+    Reduction,
+    as_pair,
+    fused_adaptive_softmax,
+)
 from adaptau_ext.reference import unit_rows
 
 
@@ -130,7 +137,7 @@ def sharded_softmax(
     place = targets[here] - first_item
     left_out = torch.cat([pairs[0], here]), torch.cat([pairs[1], place])
 
-    lse, unit_lse = fused_adaptive_softmax(
+    found = fused_adaptive_softmax(
         everybody,
         i,
         gather_rows(tau, counts, group),
@@ -142,8 +149,9 @@ def sharded_softmax(
         precision=precision,
         workspace_mib=workspace_mib,
         reduction="none",
-        return_unit_loss=True,
+        return_unit_loss=return_unit_loss,
     )
+    lse, unit_lse = as_pair(found)
     user, item = split_normalize(normalize)
     rows, positives = everybody[here].to(lse.dtype), i[place].to(lse.dtype)
     score = ((unit_rows(rows) if user else rows) * (unit_rows(positives) if item else positives)).sum(1)
@@ -164,7 +172,7 @@ def sharded_softmax(
         loss = loss.sum()
     if reduction == "mean":
         loss = loss / max(sum(counts), 1)
-    if not return_unit_loss:
+    if unit_lse is None:
         return loss
     unit = exchange(unit_lse, counts, [n] * len(counts), group).view(len(counts), n)
     gap = _logsumexp(unit) - score.detach()

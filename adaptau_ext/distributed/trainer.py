@@ -26,6 +26,7 @@ from adaptau_ext.evaluation.ranking import USERS_A_CHUNK, evaluate_found
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.models import Recommender, Rows
 from adaptau_ext.models.recommender import half_squares
+from adaptau_ext.ops import as_pair
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 
 
@@ -99,7 +100,7 @@ class ShardedTrainer(Trainer):
         rows = self.sharded.rows(own, items, catalogue=True, generator=self.generator)
         draw_seed(self.generator)  # which Trainer draws negatives by: batches stay the same
         assert rows.item_squares is not None
-        loss, unit_loss = sharded_softmax(
+        found = sharded_softmax(
             rows.u,
             rows.i,
             self.temperature.of(own),
@@ -110,13 +111,14 @@ class ShardedTrainer(Trainer):
             normalize=self.config.normalize,
             precision=self.config.precision,
             reduction="sum",
-            return_unit_loss=True,
+            return_unit_loss=self.temperature.needs_unit_loss,
         )
+        loss, unit_loss = as_pair(found)
         loss = (loss + self.config.l2 * (rows.user_squares + rows.item_squares)) / n
         loss.backward()
         self.world.sum_gradients(self.temperature.parameters())
         self.optimizer.step()
-        if self.temperature.needs_unit_loss:
+        if unit_loss is not None:
             counts = self._counts(len(own))
             self.temperature.record(gather_rows(own, counts), gather_rows(unit_loss, counts))
         return self.world.summed(loss.detach())

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from adaptau_ext import losses
 from adaptau_ext.distributed import World, in_batch_softmax
 from adaptau_ext.models import Rows
-from adaptau_ext.ops import draw_negatives, fused_adaptive_softmax, sampled_adaptive_softmax
+from adaptau_ext.ops import as_pair, draw_negatives, fused_adaptive_softmax, sampled_adaptive_softmax
 from adaptau_ext.temperature import Temperature
 from adaptau_ext.training.config import POINTWISE, TrainConfig
 
@@ -50,15 +50,10 @@ def _regulariser(config: TrainConfig, rows: Rows) -> Tensor:
     return config.l2 / max(rows.u.shape[0], 1) * squares
 
 
-def _pair(found: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
-    """The loss, and the losses at temperature 1 where they were asked for."""
-    return found if isinstance(found, tuple) else (found, None)
-
-
 def _sampled(
     config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    loss, unit_loss = _pair(
+    loss, unit_loss = as_pair(
         sampled_adaptive_softmax(
             rows.u,
             rows.i,
@@ -89,12 +84,12 @@ def _dense(
     }
     tau = temperature.of(users)
     if config.negatives == "full":
-        loss, unit_loss = _pair(fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options))
+        loss, unit_loss = as_pair(fused_adaptive_softmax(rows.u, rows.i, tau, target=items, **options))
     elif World.current().size > 1:  # candidates of all ranks, a mean over this one's rows
-        loss, unit_loss = _pair(in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options))
+        loss, unit_loss = as_pair(in_batch_softmax(rows.u, rows.i, tau, reduction="sum", **options))
         loss = loss / max(len(users), 1)
     else:
-        loss, unit_loss = _pair(fused_adaptive_softmax(rows.u, rows.i, tau, **options))
+        loss, unit_loss = as_pair(fused_adaptive_softmax(rows.u, rows.i, tau, **options))
     return loss + _regulariser(config, _with_item_squares(rows, items)), unit_loss
 
 
