@@ -34,7 +34,9 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
     "mf": (
         {"tau": ("weight_v0",), "warmup_epochs": (100, 10), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.0, 0.1)},
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-7,), "dropout": (0.0,)},
-        {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0, 4.0, 8.0)},
+        {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0, 4.0)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (2.0,), "t1": (0.7,)},
     ),
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 1e-2), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
