@@ -86,6 +86,9 @@ struct SoftmaxOutput {
   T* grad_tau;           // [B]
   T* grad_positive_tau;  // [B]
   T* grad_log_q;         // [M]
+  // Of the sampled loss on a CPU, if all rows count the same: where the squares of all items used
+  // are added up, which then are no part of the rows' losses.
+  double* squares;
 };
 
 // The k best candidates of each user in the total order of order.h.

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "../core/loss_row.h"
@@ -38,6 +39,9 @@ class SampledSoftmax {
         ld_(padded<T>(d_)),
         samples_(B_, p_.n_negatives, p_.item_table.rows, ld_ * static_cast<int64_t>(sizeof(T))) {
     gradients_ = out_.weight != nullptr;
+    equal_ = std::all_of(out_.weight, out_.weight + (gradients_ ? B_ : 0),
+                         [&](T weight) { return weight == out_.weight[0]; });
+    row_squares_ = p_.item_l2 != 0 && out_.squares == nullptr;
     bounded_ = logits_are_bounded(terms_, B_);
   }
 
@@ -50,7 +54,9 @@ class SampledSoftmax {
         this);
     prepare_users();
     user_pass();
-    if (gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr)) item_pass();
+    const bool item_gradients =
+        gradients_ && (out_.grad_items != nullptr || out_.grad_log_q != nullptr);
+    if (item_gradients || out_.squares != nullptr) item_pass();
   }
 
  private:
@@ -67,7 +73,7 @@ class SampledSoftmax {
   void read_items(int64_t first, int64_t n, T* rows, T* inverse_norm) const {
     read_rows(p_.item_table, first, n, terms_.normalize.item, kernels_, rows, ld_, inverse_norm);
   }
-  // |i|^2 of the raw row.
+  // |i|^2 of the raw row, given what read_items made of it.
   T square_of_item(const T* row, T inverse_norm) const {
     if (terms_.normalize.item) return inverse_norm == 0 ? 0 : 1 / (inverse_norm * inverse_norm);
     T square;
@@ -99,7 +105,7 @@ class SampledSoftmax {
         read_rows(p_.user_table, p_.users != nullptr ? p_.users[b] : b, 1, terms_.normalize.user,
                   kernels_, user, ld_, &user_inverse_norm_[b]);
         read_items(p_.positives[b], 1, positive, &item_inverse_norm);
-        if (p_.item_l2 != 0) squares_[b] = square_of_item(positive, item_inverse_norm);
+        if (row_squares_) squares_[b] = square_of_item(positive, item_inverse_norm);
         shift_[b] = scale_[b] = static_cast<T>(kLog2e / terms_.tau[b]);
       }
       dot_users(first, last, positives_.get(), positive_score_.get() + first);
@@ -149,7 +155,7 @@ class SampledSoftmax {
       const int64_t n = samples_.items_in(bucket);
       if (steps.score || steps.accumulate)
         read_items(samples_.first_item(bucket), n, items.get(), inverse_norm.get());
-      const bool squares = steps.score && p_.item_l2 != 0;
+      const bool squares = steps.score && row_squares_;
       if (squares)
         for (int64_t j = 0; j < n; ++j)
           inverse_norm[j] = square_of_item(items.get() + j * ld_, inverse_norm[j]);
@@ -205,7 +211,7 @@ class SampledSoftmax {
     const RowTotals totals{shift_[b] * kLn2, sum_[b], unit_shift_[b] * kLn2, unit_sum_[b],
                            finite_or_nan(positive_score_[b])};
     const RowTerms row = finish_losses(terms_, b, p_.positives[b], totals, out_);
-    if (p_.item_l2 != 0) out_.loss[b] += static_cast<T>(p_.item_l2 / 2 * squares_[b]);
+    if (row_squares_) out_.loss[b] += static_cast<T>(p_.item_l2 / 2 * squares_[b]);
     if (!gradients_) return;
     terms_of_row_[b] = row;
     T* o = o_.get() + b * ld_;
@@ -225,13 +231,21 @@ class SampledSoftmax {
     for (int64_t b = 0; b < B_; ++b) by_positive[b] = b;
     std::stable_sort(by_positive.begin(), by_positive.end(),
                      [&](int64_t a, int64_t b) { return p_.positives[a] < p_.positives[b]; });
+    std::vector<double> squares(samples_.n_buckets());
     for_each_task(parallel_, samples_.n_buckets(), [&](int64_t bucket, int) {
-      if (out_.grad_items != nullptr) item_gradient(bucket, by_positive);
-      if (out_.grad_log_q != nullptr) log_q_gradient(bucket, by_positive);
+      double* sum = out_.squares != nullptr ? &squares[bucket] : nullptr;
+      if (gradients_ && out_.grad_items != nullptr) {
+        item_gradient(bucket, by_positive, sum);
+      } else if (sum != nullptr) {
+        finish_items(bucket, by_positive, nullptr, sum);
+      }
+      if (gradients_ && out_.grad_log_q != nullptr) log_q_gradient(bucket, by_positive);
     });
+    if (out_.squares != nullptr)
+      *out_.squares = std::accumulate(squares.begin(), squares.end(), 0.0);
   }
 
-  void item_gradient(int64_t bucket, const std::vector<int64_t>& by_positive) {
+  void item_gradient(int64_t bucket, const std::vector<int64_t>& by_positive, double* squares) {
     const int64_t first = samples_.first_item(bucket), items = samples_.items_in(bucket);
     Buffer<T> own(ld_ == d_ ? 0 : items * ld_);
     T* grad = ld_ == d_ ? out_.grad_items + first * d_ : own.get();
@@ -246,34 +260,54 @@ class SampledSoftmax {
       kernels_.axpy(ld_, static_cast<T>(row.positive * row.inv_positive_tau),
                     users_.get() + b * ld_, grad + local * ld_);
     });
-    if (terms_.normalize.item) {
-      Buffer<T> unit(kRun * ld_), inverse_norm(kRun);
-      for (int64_t j = 0; j < items; j += kRun) {
-        const int64_t n = std::min(kRun, items - j);
-        read_items(first + j, n, unit.get(), inverse_norm.get());
-        kernels_.normalize_backward(n, ld_, unit.get(), inverse_norm.get(), grad + j * ld_);
-      }
-    }
-    if (p_.item_l2 != 0) add_l2_gradient(bucket, by_positive, grad);
+    finish_items(bucket, by_positive, grad, squares);
     if (ld_ == d_) return;
     for (int64_t j = 0; j < items; ++j)
       std::copy_n(grad + j * ld_, d_, out_.grad_items + (first + j) * d_);
   }
 
-  // item_l2 * (the rows' weights, summed over the uses of the item) * i, on top of the gradient.
-  void add_l2_gradient(int64_t bucket, const std::vector<int64_t>& by_positive, T* grad) {
+  // From dL/di^ to dL/di, if there is a gradient. The regulariser comes on top, item_l2 * (the
+  // rows' weights, summed over the uses of the item) * i; where all rows count the same, its
+  // squares are added up.
+  void finish_items(int64_t bucket, const std::vector<int64_t>& by_positive, T* grad,
+                    double* squares) {
+    const bool l2 = p_.item_l2 != 0, backward = grad != nullptr && terms_.normalize.item;
+    if (!l2 && !backward) return;
     const int64_t first = samples_.first_item(bucket), items = samples_.items_in(bucket);
-    Buffer<double> uses(items, 0.0);
-    samples_.for_each_of_bucket(bucket, [&](int64_t b, uint32_t, int64_t local) {
-      uses[local] += static_cast<double>(out_.weight[b]);
-    });
-    for_each_positive(bucket, by_positive,
-                      [&](int64_t b, int64_t local) { uses[local] += out_.weight[b]; });
-    Buffer<T> row(ld_);
-    for (int64_t j = 0; j < items; ++j) {
-      if (uses[j] == 0) continue;
-      read_row(p_.item_table, first + j, row.get(), ld_);
-      kernels_.axpy(ld_, static_cast<T>(p_.item_l2 * uses[j]), row.get(), grad + j * ld_);
+    Buffer<double> uses(l2 ? items : 0, 0.0);
+    if (l2) count_uses(bucket, by_positive, uses.get());
+    const double weight = equal_ && gradients_ && B_ > 0 ? out_.weight[0] : 1;
+    Buffer<T> rows(kRun * ld_), inverse_norm(kRun);
+    for (int64_t run = 0; run < items; run += kRun) {
+      const int64_t n = std::min(kRun, items - run);
+      T* own = grad != nullptr ? grad + run * ld_ : nullptr;
+      read_items(first + run, n, rows.get(), inverse_norm.get());
+      if (backward) kernels_.normalize_backward(n, ld_, rows.get(), inverse_norm.get(), own);
+      for (int64_t j = 0; l2 && j < n; ++j) {
+        const T* row = rows.get() + j * ld_;
+        const double used = uses[run + j], inverse = inverse_norm[j];
+        if (used == 0 || inverse == 0) continue;
+        if (squares != nullptr) *squares += used * square_of_item(row, inverse_norm[j]);
+        if (grad != nullptr)
+          kernels_.axpy(ld_, static_cast<T>(p_.item_l2 * weight * used / inverse), row,
+                        own + j * ld_);
+      }
+    }
+  }
+
+  // How often each item is used; the sum of the weights of the rows that do, unless these are
+  // equal.
+  void count_uses(int64_t bucket, const std::vector<int64_t>& by_positive, double* uses) const {
+    if (equal_) {
+      samples_.for_each_use(bucket, [&](int64_t local) { ++uses[local]; });
+      for_each_positive(bucket, by_positive, [&](int64_t, int64_t local) { ++uses[local]; });
+    } else {
+      samples_.for_each_of_bucket(bucket, [&](int64_t b, uint32_t, int64_t local) {
+        uses[local] += static_cast<double>(out_.weight[b]);
+      });
+      for_each_positive(bucket, by_positive, [&](int64_t b, int64_t local) {
+        uses[local] += static_cast<double>(out_.weight[b]);
+      });
     }
   }
 
@@ -306,6 +340,8 @@ class SampledSoftmax {
   const int64_t B_, d_, ld_;
   SortedSamples samples_;
   bool gradients_, bounded_;
+  bool equal_;        // the rows' weights
+  bool row_squares_;  // the regulariser is a part of each row's loss
 
   Buffer<T> users_, positives_, o_;                                            // [B, ld]
   Buffer<T> user_inverse_norm_, positive_score_, scale_, shift_, unit_shift_;  // [B]

@@ -50,6 +50,15 @@ class SortedSamples {
     }
   }
 
+  // f(item within the bucket) for every sample of the bucket.
+  template <class F>
+  void for_each_use(int64_t bucket, F&& f) const {
+    for (int64_t block = 0; block < n_blocks(); ++block) {
+      const uint32_t* start = starts(block, bucket);
+      for (uint32_t p = start[0], end = start[rows_in(block)]; p < end; ++p) f(local_[p]);
+    }
+  }
+
   // f(row, place, item within the bucket) for every sample of the bucket, row after row.
   template <class F>
   void for_each_of_bucket(int64_t bucket, F&& f) const {

@@ -39,20 +39,21 @@ struct Results {
     if (gradients != 0) out.weight = n_rows > 0 ? weight : &no_rows;
   }
 
-  Tensor reduced(Reduction reduction) const {
+  // more: what the losses add up to is more by that.
+  Tensor reduced(Reduction reduction, double more) const {
     if (reduction == Reduction::none) return loss;
     if (!loss.is_cpu()) return reduced_by_torch(reduction);
     Tensor total = torch::stable::new_empty(loss, {}, loss.scalar_type());
-    double sum = 0;
+    double sum = more;
     for (int64_t b = 0; b < loss.numel(); ++b) sum += static_cast<double>(out.loss[b]);
     *data<T>(total) = static_cast<T>(
         reduction == Reduction::mean ? sum / static_cast<double>(loss.numel()) : sum);
     return total;
   }
 
-  LossResult forward(Reduction reduction, Tensor grad_user_rows) const {
-    return {reduced(reduction), unit_loss,         grad_user_rows, grad_items,
-            grad_tau,           grad_positive_tau, grad_log_q};
+  LossResult forward(Reduction reduction, Tensor grad_user_rows, double more = 0) const {
+    return {reduced(reduction, more), unit_loss, grad_user_rows, grad_items, grad_tau,
+            grad_positive_tau,        grad_log_q};
   }
   Gradients backward(Tensor grad_user_rows) const {
     return {grad_user_rows, grad_items, grad_tau, grad_positive_tau, grad_log_q};

@@ -95,10 +95,13 @@ LossResult sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Option
     using T = decltype(zero);
     const Reduction reduce = parse_reduction(reduction);
     const Tensor weight = reduction_weight(user_table, u, reduce, a.n_rows(), gradients);
-    const Results<T> r(user_table, u, a.n_rows(), i, unit_loss, gradients, data<T>(weight));
+    Results<T> r(user_table, u, a.n_rows(), i, unit_loss, gradients, data<T>(weight));
     const SampledCall<T> call = sampled_call<T>(given, a, u, i);
+    double squares = 0;
+    if (given.on_cpu() && item_l2 != 0 && reduce != Reduction::none) r.out.squares = &squares;
     Device::sampled_softmax(user_table, call.problem, r.out);
-    return r.forward(reduce, grad_user_table<Device>(a, call.problem, r, gradients));
+    return r.forward(reduce, grad_user_table<Device>(a, call.problem, r, gradients),
+                     item_l2 / 2 * squares);
   });
 }
 
