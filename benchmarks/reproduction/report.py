@@ -38,7 +38,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "search": (
         "Hyper-parameters for MovieLens-1M",
         "None were published. A tenth of train is cut as validation items; at most "
-        f"{SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best.",
+        f"{SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best, where no other numbers "
+        "are named.",
     ),
     "clean": (
         "The same by the clean protocol",
