@@ -20,6 +20,7 @@ from adaptau_ext.padded import padded_topk
 
 METRICS = ("recall", "ndcg", "precision", "hit", "mrr", "map")
 USERS_A_CHUNK = 4096
+FLAGS = 1 << 20  # a power of two, far above the held-out items of a chunk
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,13 @@ def evaluate_found(
     for users in chunks:
         ids = search(users, min(max(ks), n_items))
         hits = Hits(held_out[users], ids)
-        for cut in ks:
+        done, shown = 0, np.zeros(n_items + 1, np.int64)
+        for cut in sorted(set(ks)):
             for name, value in hits.metrics(cut).items():
                 parts[f"{name}@{cut}"].append(value)
-            shown = ids[:, :cut]
-            recommended[cut] += np.bincount(shown[shown >= 0], minlength=n_items)
+            shown += np.bincount(ids[:, done:cut].ravel() + 1, minlength=n_items + 1)
+            recommended[cut] += shown[1:]
+            done = cut
             here = hits.rank < cut
             found[cut] += np.bincount(
                 hits.item[here], weights=1 / hits.size[hits.row[here]], minlength=n_items
@@ -208,13 +211,16 @@ class Hits:
     def __init__(self, held_out: scipy.sparse.csr_array, ids: np.ndarray) -> None:
         self.size = np.diff(held_out.indptr)
         n, n_items = held_out.shape
-        rows = np.repeat(np.arange(n), self.size)
-        keys = torch.from_numpy(rows * n_items + held_out.indices)  # ascending
-        wanted = torch.from_numpy(np.arange(n)[:, None] * n_items + ids)
-        place = torch.searchsorted(keys, wanted).clamp(max=keys.numel() - 1)
-        hit = (keys[place] == wanted) & torch.from_numpy(ids >= 0)
-        self.row, self.rank = (x.numpy() for x in hit.nonzero(as_tuple=True))
-        self.item = ids[self.row, self.rank]
+        held = np.repeat(np.arange(n) * n_items, self.size) + held_out.indices  # ascending
+        shown = (np.arange(n)[:, None] * n_items + ids).ravel()
+        # Few are hits. What has no flag at its last bits is none; the others are looked up.
+        flags = np.zeros(FLAGS, bool)
+        flags[held & (FLAGS - 1)] = True
+        maybe = np.flatnonzero(flags[shown & (FLAGS - 1)])
+        place = np.searchsorted(held, shown[maybe]).clip(max=held.size - 1)
+        hit = maybe[(held[place] == shown[maybe]) & (ids.ravel()[maybe] >= 0)]
+        self.row, self.rank = np.divmod(hit, ids.shape[1])
+        self.item = ids.ravel()[hit]
         first = np.searchsorted(self.row, self.row)  # of the row's hits
         self.nth = np.arange(len(self.row)) - first + 1
 
