@@ -213,6 +213,11 @@ def _draw_negatives(like: Tensor, n_rows: int, n_negatives: int, n_items: int, s
     return like.new_empty((n_rows, n_negatives), dtype=torch.int64)
 
 
+@torch.library.register_fake("adaptau::adam_rows_")
+def _adam_rows(*_: Any) -> None:
+    """In place."""
+
+
 @torch.library.register_fake("adaptau::dropout")
 def _dropout(x: Tensor, rows: Tensor | None, first_row: int, steps: int, seed: int) -> Tensor:
     return x.new_empty(x.shape, dtype=compute_dtype(x))

@@ -48,14 +48,20 @@ class MF(Recommender):
         generator: torch.Generator | None = None,
     ) -> Rows:
         """Rows of the tables; the catalogue is the item table itself."""
-        u = embedding(users, self.user_table)
-        i = self.item_table if catalogue else embedding(items, self.item_table)
+        u = embedding(users, self.user_table, sparse=self.sparse)
+        i = self.item_table if catalogue else embedding(items, self.item_table, sparse=self.sparse)
         return Rows(
             dropout(u, self.user_dropout if self.training else 0, generator),
             i,
             half_squares(u),
             None if catalogue else half_squares(i),
         )
+
+    def lookups(
+        self, users: Tensor, items: Tensor, *, catalogue: bool
+    ) -> list[tuple[nn.Parameter, Tensor]]:
+        """The users' rows, and the items' where they are not all used."""
+        return [(self.user_table, users)] + ([] if catalogue else [(self.item_table, items)])
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """The tables."""

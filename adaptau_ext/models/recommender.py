@@ -37,9 +37,18 @@ class Recommender(nn.Module, ABC):
     Attributes:
         ranking: how `embeddings()` are scored, "both" for cosines, "none" for inner products; None for
             the way the loss scores them.
+        sparse: whether gradients of the tables that `lookups` names are sparse, as `DeferredAdam` wants
+            them. Trainer sets it.
     """
 
     ranking: Normalize | None = None
+    sparse: bool = False
+
+    def lookups(
+        self, users: Tensor, items: Tensor, *, catalogue: bool
+    ) -> list[tuple[nn.Parameter, Tensor]]:
+        """Tables of which `rows` reads nothing but a few rows, and which. Default: none is so."""
+        return []
 
     @abstractmethod
     def rows(

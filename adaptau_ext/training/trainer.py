@@ -30,6 +30,7 @@ from adaptau_ext.temperature import (
     Temperature,
 )
 from adaptau_ext.training import checkpoint
+from adaptau_ext.training.adam import DeferredAdam
 from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.diagnostics import diagnose
 from adaptau_ext.training.objectives import objective, splits_batches
@@ -94,7 +95,9 @@ class Trainer:
         self.model = (model or make_model(config, data)).to(self.device)
         self.temperature = make_temperature(config, data, self.adaptive).to(self.device)
         self.objective = objective(config)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        # of several processes the gradients are added up, dense
+        self.model.sparse = self.device.type == "cpu" and self.world.size == 1
+        self.optimizer = DeferredAdam(self.model.parameters(), lr=config.lr)
         learned = list(self.temperature.parameters())
         if learned:
             self.optimizer.add_param_group({"params": learned, "lr": config.tau_lr or config.lr})
@@ -122,12 +125,11 @@ class Trainer:
         self.optimizer.zero_grad()
         n, part = len(users), self.world.part(len(users))
         own_users, own_items = users[part], items[part]
-        rows = self.model.rows(
-            own_users,
-            own_items,
-            catalogue=self.config.negatives != "in_batch",
-            generator=self.generator,
-        )
+        catalogue = self.config.negatives != "in_batch"
+        if self.model.sparse:
+            for table, used in self.model.lookups(own_users, own_items, catalogue=catalogue):
+                self.optimizer.catch_up(table, used)
+        rows = self.model.rows(own_users, own_items, catalogue=catalogue, generator=self.generator)
         seed = int(torch.randint(2**62, (), generator=self.generator)) + self.world.rank
         if len(own_users) or self.config.negatives == "in_batch":  # everybody's batch needs everybody
             loss, unit_loss = self.objective(rows, own_users, own_items, self.temperature, seed)
@@ -208,6 +210,7 @@ class Trainer:
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """All users' and items' of the model as it is, without gradients."""
         self.model.eval()
+        self.optimizer.catch_up()
         with torch.no_grad():
             u, i = self.model.embeddings()
         if (len(u), len(i)) != (self.data.n_users, self.data.n_items):
@@ -277,6 +280,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, at the end of one; for torch.save."""
+        self.optimizer.catch_up()
         return {
             "config": self.config.model_dump_json(),
             "model": self.model.state_dict(),

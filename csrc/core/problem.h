@@ -91,6 +91,21 @@ struct SoftmaxOutput {
   double* squares;
 };
 
+// A step of Adam on rows of a table [rows, d]: `rows`, or the first n for nullptr. Those that
+// missed steps take them first, as if their gradient had been zero. Without a gradient they only do
+// that, up to `step`; equal rows' gradients are added up.
+template <class T>
+struct AdamProblem {
+  T *parameter, *mean, *square;  // the moments of the gradient
+  int64_t* last_step;            // how many steps each row has taken
+  int64_t d;
+  const int64_t* rows;  // [n] or nullptr
+  int64_t n;
+  const T* gradient;  // [n, d] or nullptr
+  int64_t step;       // from 1
+  double lr, beta1, beta2, epsilon;
+};
+
 // The k best candidates of each user in the total order of order.h.
 struct TopkProblem {
   Matrix users, items;

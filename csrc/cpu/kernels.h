@@ -107,6 +107,27 @@ struct GatheredRows {
   bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
 };
 
+template <class T>
+struct AdamRow {
+  T *parameter, *mean, *square;
+};
+// Steps without a gradient; entry s of each array is of the s-th of them.
+template <class T>
+struct AdamMissed {
+  int64_t steps;                         // that still move the parameter
+  const T *rate, *decay_root;            // lr beta1^(s+1), beta2^((s+1) / 2)
+  const T *correct_mean, *correct_root;  // 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  T decay_mean, decay_square;            // of all of them, those that do not move it, too
+  T epsilon;
+};
+template <class T>
+struct AdamStep {
+  T new_mean;                  // 1 - beta1
+  T decay_square, new_square;  // beta2, 1 - beta2
+  T rate, correct_root;        // lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
+  T epsilon;
+};
+
 // Rows as bytes, for scans that only have to be right about what cannot matter (docs/topk.md).
 // An item x' = x - centre becomes q = round(x' / scale), |q| <= 127, one scale a panel.
 struct Int8Panel {
@@ -249,6 +270,9 @@ struct Kernels {
                           const T* values, T* grad);
 
   void (*gather_rows)(const GatheredRows<T>& gathered, T* out);
+
+  void (*adam_missed)(int64_t d, const AdamMissed<T>& missed, const AdamRow<T>& row);
+  void (*adam_step)(int64_t d, const AdamStep<T>& step, const T* gradient, const AdamRow<T>& row);
 };
 
 // The best table this machine can run, or the one that ADAPTAU_ISA names (baseline, avx2, avx512,

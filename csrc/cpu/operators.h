@@ -41,6 +41,10 @@ void propagate(const PropagationProblem& problem, T* const (&out)[2], const Para
 template <class T>
 void dropout(const DropoutProblem& problem, T* out, const Parallel& parallel);
 
+// adam.cpp
+template <class T>
+void adam_rows(const AdamProblem<T>& problem, const Parallel& parallel);
+
 // masks.cpp: the candidates that leave each user's denominator, as positions in i, the positive
 // itself excepted: those whose id is excluded for the user, and those that carry the positive's id.
 struct MaskedCandidates {

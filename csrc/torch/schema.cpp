@@ -60,6 +60,10 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
   m.def(
       "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("dropout(Tensor x, Tensor? rows, int first_row, int steps, int seed) -> Tensor");
+  m.def(
+      "adam_rows_(Tensor(a!) parameter, Tensor(b!) mean, Tensor(c!) square, Tensor(d!) last_step, "
+      "Tensor? rows, Tensor? gradient, int step, float lr, float beta1, float beta2, "
+      "float epsilon) -> ()");
   m.def("cpu_level() -> str");
   m.def("fma_peak(float seconds=0.02) -> float");
 }

@@ -38,6 +38,7 @@ struct Limits<double> {
 #include "random.inl"
 #include "sampled.inl"
 #include "propagate.inl"
+#include "adam.inl"
 
 #define ADAPTAU_STRING_(x) #x
 #define ADAPTAU_STRING(x) ADAPTAU_STRING_(x)
@@ -68,7 +69,9 @@ namespace ADAPTAU_ISA {
    dropout_row<T>,              \
    sampled_users<T>,            \
    sampled_scatter<T>,          \
-   gather_rows<T>}
+   gather_rows<T>,              \
+   adam_missed<T>,              \
+   adam_step<T>}
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;

@@ -1,0 +1,200 @@
+"""Adam that makes up for missed steps against PyTorch's dense Adam."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from adaptau_ext.data import Interactions
+from adaptau_ext.training import TrainConfig, Trainer
+from adaptau_ext.training.adam import DeferredAdam
+from tests.fuzz.tensors import threads
+
+# tables of a few units in the last place of what they moved by
+BUDGET = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+def gradients(table: Tensor, rows: Tensor, weight: Tensor) -> None:
+    sparse = isinstance(table, nn.Parameter) and table.sparse  # type: ignore[attr-defined]
+    (embedding(rows, table, sparse=sparse) * weight).sum().backward()
+
+
+def pair(n: int, d: int, dtype: torch.dtype, **options: Any) -> tuple[Any, Any, Any, Any]:
+    table = nn.Parameter(torch.randn(n, d, dtype=dtype))
+    dense = nn.Parameter(table.detach().clone())
+    table.sparse, dense.sparse = True, False  # type: ignore[attr-defined]
+    ours = DeferredAdam([table], **options)
+    return table, dense, ours, torch.optim.Adam([dense], **options)
+
+
+def step(tables: list[tuple[Any, Any]], rows: Tensor, weight: Tensor) -> None:
+    for table, optimizer in tables:
+        optimizer.zero_grad()
+        if table.sparse:
+            optimizer.catch_up(table, rows)
+        gradients(table, rows, weight)
+        optimizer.step()
+
+
+def same(table: Any, dense: Any, ours: Any, theirs: Any) -> None:
+    ours.catch_up()
+    budget = BUDGET[table.dtype]
+    assert torch.allclose(table, dense, rtol=budget, atol=budget)
+    found, expected = ours.state_dict()["state"][0], theirs.state_dict()["state"][0]
+    assert found["step"] == expected["step"]
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert torch.allclose(found[name], expected[name], rtol=budget, atol=budget * 1e-3), name
+
+
+@pytest.mark.parametrize("d", [1, 3, 8, 17, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_the_dense_optimiser(dtype: torch.dtype, d: int) -> None:
+    """Rows used often, seldom, twice in a step, never; steps that use none."""
+    table, dense, ours, theirs = pair(40, d, dtype, lr=1e-2)
+    for turn in range(400):
+        size = int(torch.randint(0, 6, ()))
+        rows = torch.randint(0, 3 if turn > 250 else 30, (size,))
+        step([(table, ours), (dense, theirs)], rows, torch.randn(size, d, dtype=dtype))
+        if turn % 100 == 50:
+            same(table, dense, ours, theirs)
+    assert torch.equal(table[30:], dense[30:])
+    same(table, dense, ours, theirs)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.9), (0.5, 0.5), (0.99, 0.9999)])
+def test_other_settings(betas: tuple[float, float]) -> None:
+    table, dense, ours, theirs = pair(9, 4, torch.float64, lr=3e-2, betas=betas, eps=1e-3)
+    for turn in range(300):
+        rows = torch.randint(0, 9 if turn < 20 or turn > 280 else 2, (3,))
+        step([(table, ours), (dense, theirs)], rows, torch.randn(3, 4, dtype=torch.float64))
+    same(table, dense, ours, theirs)
+
+
+def test_rows_wait_until_they_are_asked_for() -> None:
+    table, _, ours, _ = pair(5, 4, torch.float64, lr=1e-2)
+    first = torch.arange(5)
+    step([(table, ours)], first, torch.randn(5, 4, dtype=torch.float64))
+    before = table.detach().clone()
+    for _ in range(3):
+        step([(table, ours)], torch.tensor([0]), torch.randn(1, 4, dtype=torch.float64))
+    assert torch.equal(table[1:], before[1:])
+    ours.catch_up(table, torch.tensor([1, 1]))
+    assert not torch.equal(table[1], before[1]) and torch.equal(table[2:], before[2:])
+    moved = table[1].detach().clone()
+    ours.catch_up()
+    assert torch.equal(table[1], moved) and not torch.equal(table[2:], before[2:])
+
+
+def test_a_learning_rate_that_changes_and_a_dense_gradient_between() -> None:
+    table, dense, ours, theirs = pair(20, 5, torch.float64, lr=1e-2)
+    for turn in range(60):
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["lr"] = 1e-2 / (1 + turn // 10)
+        if turn in (25, 26, 40):
+            for one, optimizer in ((table, ours), (dense, theirs)):
+                optimizer.zero_grad()
+                one.square().sum().backward() if one is dense else (
+                    setattr(one, "grad", None), ours.catch_up(), one.square().sum().backward()
+                )  # fmt: skip
+                optimizer.step()
+        else:
+            rows = torch.randint(0, 20, (4,))
+            step([(table, ours), (dense, theirs)], rows, torch.randn(4, 5, dtype=torch.float64))
+    same(table, dense, ours, theirs)
+
+
+def test_state_is_exchanged_with_the_dense_optimiser() -> None:
+    table, dense, ours, theirs = pair(20, 5, torch.float64, lr=1e-2)
+    for turn in range(60):
+        rows = torch.randint(0, 20, (4,))
+        step([(table, ours), (dense, theirs)], rows, torch.randn(4, 5, dtype=torch.float64))
+        if turn == 30:
+            saved = ours.state_dict(), theirs.state_dict()
+            theirs.load_state_dict(saved[0]), ours.load_state_dict(saved[1])
+    same(table, dense, ours, theirs)
+
+
+def test_the_same_bits_on_any_number_of_threads() -> None:
+    found = []
+    for count in (1, 2, 3):
+        torch.manual_seed(5)
+        table, _, ours, _ = pair(300, 17, torch.float32, lr=1e-2)
+        with threads(count):
+            for _ in range(20):
+                step([(table, ours)], torch.randint(0, 300, (200,)), torch.randn(200, 17))
+            ours.catch_up()
+        found.append(table.detach())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": torch.tensor([3])}, r"rows must lie in \[0, 3\)"),
+        ({"rows": torch.tensor([0.0])}, "rows must be int64"),
+        ({"rows": None}, "gradient needs rows"),
+        ({"gradient": torch.zeros(1, 2)}, "gradient must have 2 rows"),
+        ({"gradient": torch.zeros(2, 3)}, "same number of columns"),
+        ({"gradient": torch.zeros(2, 2).T}, "gradient must be contiguous"),
+        ({"mean": torch.zeros(2, 2)}, "mean must have 3 rows"),
+        ({"square": torch.zeros(3, 2).double()}, "same dtype"),
+        ({"square": torch.zeros(2, 3).T}, "square must be contiguous"),
+        ({"last_step": torch.tensor([0, 4, 0])}, r"last_step must lie in \[0, 3\], got 4"),
+        ({"last_step": torch.zeros(2, dtype=torch.int64)}, r"last_step must be .* of shape \[3\]"),
+        ({"step": 0}, "step must be >= 1"),
+        ({"beta2": 1.0}, r"beta2 must be in \[0, 1\)"),
+        ({"parameter": torch.zeros(3, 2).half()}, "parameter must be float32 or float64"),
+    ],
+)
+def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
+    given = {
+        "parameter": torch.zeros(3, 2),
+        "mean": torch.zeros(3, 2),
+        "square": torch.zeros(3, 2),
+        "last_step": torch.zeros(3, dtype=torch.int64),
+        "rows": torch.tensor([1, 0]),
+        "gradient": torch.ones(2, 2),
+        "step": 4,
+        "lr": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+    }
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.adaptau.adam_rows_(**{**given, **change})
+    torch.ops.adaptau.adam_rows_(**given)
+
+
+def test_operator_is_registered_right() -> None:
+    tables = [torch.rand(3, 2) for _ in range(3)]
+    torch.library.opcheck(
+        torch.ops.adaptau.adam_rows_.default,
+        (*tables, torch.zeros(3, dtype=torch.int64), torch.tensor([1]), torch.ones(1, 2), 4, 0.1, 0.9,
+         0.999, 1e-8),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("negatives", ["sampled", "in_batch"])
+def test_training_is_that_of_the_dense_optimiser(negatives: str) -> None:
+    pairs = np.divmod(np.random.default_rng(0).permutation(60 * 80)[:1000], 80)
+    train, test = ((pairs[0][part], pairs[1][part]) for part in (slice(900), slice(900, None)))
+    data = Interactions.from_pairs("random", train, test)
+    config = TrainConfig(
+        data="none", negatives=negatives, n_negatives=20, epochs=3, batch_size=64, dim=16, lr=1e-2, l2=1e-2,
+        patience=None, protocol="paper",
+    )  # fmt: skip
+    trained = []
+    for sparse in (True, False):
+        trainer = Trainer(config, data)
+        assert trainer.model.sparse
+        trainer.model.sparse = sparse
+        for _ in trainer.run():
+            pass
+        trained.append(trainer.embeddings())
+    for ours, dense in zip(*trained, strict=True):
+        assert not torch.equal(ours, dense) and torch.allclose(ours, dense, atol=2e-5)
