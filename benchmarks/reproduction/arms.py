@@ -39,7 +39,7 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
         # the best so far, not stopped as soon
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), "epochs": (200,), "patience": (25,)},
         {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (4.0,), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), "t2": (2.0,), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.25, 0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
     ),
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 1e-2), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
