@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -293,17 +292,25 @@ def heap_in_use() -> int:
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc 2.33 counts the heap")
-@pytest.mark.parametrize("refused", [False, True])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [(name, refused) for name in OPERATORS for refused in (False, True)][
+        :-1
+    ],  # the last takes no table
+)
 def test_calls_keep_no_memory(name: str, refused: bool) -> None:
     u, i, tau, target = problem(3, 50, 8, "float32", "normal", 1)
-    users = (u[:, :3] if name != "dropout" else u[0]) if refused else u
+    users = u.long() if refused else u
     calls = 100
 
     def after_calls() -> int:
+        raised = 0
         for _ in range(calls):
-            with suppress(ValueError, RuntimeError, IndexError):
+            try:
                 OPERATORS[name](users, i, tau, target)
+            except RuntimeError:
+                raised += 1
+        assert raised == (calls if refused else 0)
         return heap_in_use()
 
     with threads(1):
