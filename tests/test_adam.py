@@ -13,10 +13,16 @@ from torch.nn.functional import embedding
 from adaptau_ext.data import Interactions
 from adaptau_ext.training import TrainConfig, Trainer
 from adaptau_ext.training.adam import DeferredAdam
+from tests.budget import assert_within, roundoff
 from tests.fuzz.tensors import threads
 
-# tables of a few units in the last place of what they moved by
-BUDGET = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+def budget(dtype: torch.dtype, steps: int, size: float) -> float:
+    """Of numbers up to `size` after steps that round each of them some ten times, in both optimisers.
+
+    The operator itself is held to much less, step by step, by tests/fuzz/adam.py.
+    """
+    return 2 * 10 * steps * roundoff(dtype) * size
 
 
 def pair(n: int, d: int, dtype: torch.dtype, **options: Any) -> tuple[Any, Any, Any, Any]:
@@ -38,12 +44,13 @@ def step(tables: list[tuple[Any, Any]], rows: Tensor, weight: Tensor) -> None:
 
 def same(table: Any, dense: Any, ours: Any, theirs: Any) -> None:
     ours.catch_up()
-    budget = BUDGET[table.dtype]
-    assert torch.allclose(table, dense, rtol=budget, atol=budget)
     found, expected = ours.state_dict()["state"][0], theirs.state_dict()["state"][0]
     assert found["step"] == expected["step"]
-    for name in ("exp_avg", "exp_avg_sq"):
-        assert torch.allclose(found[name], expected[name], rtol=budget, atol=budget * 1e-3), name
+    pairs = {"table": (table, dense)}
+    pairs |= {name: (found[name], expected[name]) for name in ("exp_avg", "exp_avg_sq")}
+    for name, (one, other) in pairs.items():
+        size = float(other.detach().abs().max())
+        assert_within(one.detach(), other.detach(), budget(table.dtype, int(found["step"]), size), name)
 
 
 @pytest.mark.parametrize("d", [1, 3, 8, 17, 64])
@@ -140,9 +147,12 @@ def test_the_same_bits_on_any_number_of_threads() -> None:
         ({"square": torch.zeros(3, 2).double()}, "same dtype"),
         ({"square": torch.zeros(2, 3).T}, "square must be contiguous"),
         ({"last_step": torch.tensor([0, 4, 0])}, r"last_step must lie in \[0, 3\], got 4"),
-        ({"last_step": torch.zeros(2, dtype=torch.int64)}, r"last_step must be .* of shape \[3\]"),
+        ({"last_step": torch.zeros(2, dtype=torch.int64)}, r"last_step must have shape \[3\]"),
         ({"step": 0}, "step must be >= 1"),
+        ({"last_step": torch.tensor([0, 1, 0]), "step": 2**25}, "catch up more often"),
         ({"beta2": 1.0}, r"beta2 must be in \[0, 1\)"),
+        ({"lr": float("nan")}, "lr must be finite and >= 0"),
+        ({"epsilon": -1e-8}, "epsilon must be finite and >= 0"),
         ({"parameter": torch.zeros(3, 2).half()}, "parameter must be float32 or float64"),
     ],
 )
@@ -192,4 +202,6 @@ def test_training_is_that_of_the_dense_optimiser(negatives: str) -> None:
             pass
         trained.append(trainer.embeddings())
     for ours, dense in zip(*trained, strict=True):
-        assert not torch.equal(ours, dense) and torch.allclose(ours, dense, atol=2e-5)
+        limit = budget(ours.dtype, config.epochs * trainer.n_batches, float(dense.abs().max()))
+        assert not torch.equal(ours, dense)
+        assert_within(ours, dense, limit)

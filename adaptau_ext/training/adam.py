@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LONGEST_WAIT = 2**16  # steps: a call holds a table of the factors of all of them
+
 
 @dataclass
 class _Waiting:
@@ -77,6 +79,8 @@ class DeferredAdam(torch.optim.Adam):
                 waiting.lr = group["lr"]
             state["step"] += 1
             self._move(table, waiting, gradient._indices()[0], gradient._values())
+            if int(state["step"]) % _LONGEST_WAIT == 0:
+                self._move(table, waiting, None, None)
 
     @torch.no_grad()
     def catch_up(self, table: Tensor | None = None, rows: Tensor | None = None) -> None:

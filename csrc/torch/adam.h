@@ -1,9 +1,13 @@
 // adam_rows_: arguments checked, problem described, a kernel called.
 #pragma once
 
+#include <cmath>
+
 #include "tensors.h"
 
 namespace adaptau {
+
+constexpr int64_t kMostMissed = 1 << 24;  // steps; tables of their factors take 32 bytes each
 
 // Device::adam(problem) runs the kernel.
 template <class Device>
@@ -24,18 +28,18 @@ void adam_rows_(Tensor parameter, Tensor mean, Tensor square, Tensor last_step, 
   if (step < 1) fail("step must be >= 1, got ", step);
   for (const auto& [name, beta] : {std::pair{"beta1", beta1}, std::pair{"beta2", beta2}})
     if (!(beta >= 0 && beta < 1)) fail(name, " must be in [0, 1), got ", beta);
+  for (const auto& [name, value] : {std::pair{"lr", lr}, std::pair{"epsilon", epsilon}})
+    if (!(value >= 0 && std::isfinite(value))) fail(name, " must be finite and >= 0, got ", value);
   const int64_t* ids = rows ? given.ids("rows", *rows, -1, 0, m.rows) : nullptr;
   const int64_t n = rows ? rows->numel() : m.rows;
-  given.check_device("last_step", last_step);
-  if (last_step.scalar_type() != ScalarType::Long || last_step.dim() != 1 ||
-      last_step.size(0) != m.rows || !last_step.is_contiguous())
-    fail("last_step must be int64 and contiguous, of shape [", m.rows, "], got ",
-         name_of(last_step.scalar_type()), " of shape ", shape_of(last_step));
-  const int64_t* last = data<int64_t>(last_step);
+  const int64_t* last = given.integers("last_step", last_step, m.rows);
   const int64_t latest = gradient ? step - 1 : step;
   for (int64_t i = 0; i < n; ++i) {  // of the rows used: there may be very many others
     const int64_t own = last[ids != nullptr ? ids[i] : i];
     if (own < 0 || own > latest) fail("last_step must lie in [0, ", latest, "], got ", own);
+    if (own != 0 && latest - own > kMostMissed)
+      fail("last_step of a row must be at most ", kMostMissed, " before step, got ", own,
+           "; catch up more often");
   }
   if (gradient) {
     if (!rows) fail("gradient needs rows, got none");

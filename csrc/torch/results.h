@@ -39,7 +39,7 @@ struct Results {
     if (gradients != 0) out.weight = n_rows > 0 ? weight : &no_rows;
   }
 
-  // more: what the losses add up to is more by that.
+  // more, on the CPU: what the losses add up to is more by that.
   Tensor reduced(Reduction reduction, double more) const {
     if (reduction == Reduction::none) return loss;
     if (!loss.is_cpu()) return reduced_by_torch(reduction);

@@ -111,15 +111,19 @@ void check_pair(const char* u_name, const Matrix& u, const char* i_name, const M
            "; split it");
 }
 
-const int64_t* Arguments::ids(const char* name, const Tensor& t, int64_t n, int64_t low,
-                              int64_t high) const {
+const int64_t* Arguments::integers(const char* name, const Tensor& t, int64_t n) const {
   check_device(name, t);
   if (t.scalar_type() != ScalarType::Long)
     fail(name, " must be int64, got ", name_of(t.scalar_type()), "; convert it with .long()");
   if (t.dim() != 1 || (n >= 0 && t.size(0) != n))
     fail(name, " must have shape [", n >= 0 ? std::to_string(n) : "n", "], got ", shape_of(t));
   if (!t.is_contiguous()) fail(name, " must be contiguous; call .contiguous()");
-  const int64_t* values = static_cast<const int64_t*>(t.const_data_ptr());
+  return static_cast<const int64_t*>(t.const_data_ptr());
+}
+
+const int64_t* Arguments::ids(const char* name, const Tensor& t, int64_t n, int64_t low,
+                              int64_t high) const {
+  const int64_t* values = integers(name, t, n);
   if (!on_cpu()) return values;
   const int64_t count = t.size(0);  // a call into PyTorch
   for (int64_t i = 0; i < count; ++i)

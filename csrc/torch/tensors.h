@@ -55,7 +55,10 @@ class Arguments {
   // A 2-d floating-point tensor; float64 on the CPU only.
   Matrix matrix(const char* name, const Tensor& t) const;
 
-  // A contiguous 1-d int64 tensor of n elements (n < 0: any number), each in [low, high).
+  // A contiguous 1-d int64 tensor of n elements (n < 0: any number).
+  const int64_t* integers(const char* name, const Tensor& t, int64_t n) const;
+
+  // The same, each in [low, high).
   const int64_t* ids(const char* name, const Tensor& t, int64_t n, int64_t low, int64_t high) const;
 
   // A CSR with n_rows rows; each row's indices ascending, distinct, in [0, n_columns).

@@ -19,6 +19,7 @@ from tests.fuzz.tensors import (
     csr,
     explained,
     faults,
+    made_whole,
     matrix,
     mostly,
     seeds,
@@ -126,12 +127,8 @@ def check(case: dict[str, Any]) -> str:
 
 
 def twin_of(given: dict[str, Any]) -> dict[str, Any]:
-    """In float64, as the operators read booleans and integers, too; with memory: PyTorch's indexing
-    crashes on ids without."""
-    given = {
-        name: x.new_zeros(x.shape) if isinstance(x, Tensor) and x._is_zerotensor() else x
-        for name, x in given.items()
-    }
+    """In float64, as the operators read booleans and integers, too."""
+    given = made_whole(given)
     taus = ("tau", "positive_tau", "log_q")
     return {
         name: x.double() if name in taus and isinstance(x, Tensor) else float64(x)

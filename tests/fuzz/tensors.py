@@ -158,12 +158,22 @@ def spoil(arguments: dict[str, Any], found: list[list[str]]) -> dict[str, Any]:
     return arguments
 
 
+def made_whole(arguments: dict[str, Any]) -> dict[str, Any]:
+    """With memory for all tensors: PyTorch's indexing crashes on ids without."""
+    return {
+        name: x.new_zeros(x.shape) if isinstance(x, Tensor) and x._is_zerotensor() else x
+        for name, x in arguments.items()
+    }
+
+
 def explained(problem: Exception, names: tuple[str, ...]) -> str:
     """The outcome of a refusal, which must be a documented error that names an argument."""
     assert isinstance(problem, (RuntimeError, TypeError, ValueError)), repr(problem)
     said = str(problem)
     if said.startswith("Could not run 'adaptau::"):  # PyTorch's own: no operator takes sparse tensors
         return "no kernel for sparse tensors"
+    if said.startswith("ZeroTensors are immutable"):  # PyTorch's own, too
+        return "nothing to write to"
     assert any(re.search(rf"\b{name}\b", said) for name in names), said
     return refused(problem)
 
