@@ -32,7 +32,10 @@ def keep(part: str, results: dict[str, Any], seed: int) -> None:
         total["reached"] = result["reached"] or total.get("reached", {})
     minutes = round(sum(total["seconds"] for total in targets.values()) / 60, 1)
     kept[part] = {"minutes": minutes, "seeds": [*before["seeds"], seed], "targets": targets}
-    kept[part]["reached"] = lines_reached() or before.get("reached", {})
+    reached = kept[part]["reached"] = before.get("reached", {})
+    for name, (hit, of) in lines_reached().items():  # a run of one target reaches less of other files
+        if hit * reached.get(name, [0, 1])[1] >= reached.get(name, [0, 1])[0] * of:
+            reached[name] = [hit, of]
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     if PAGE.exists():
         PAGE.write_text(with_table(PAGE.read_text(), kept))
