@@ -16,8 +16,9 @@ RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
 TAUS = (0.04, 0.06, 0.08, 0.1, 0.12, 0.16, 0.2, 0.3, 0.5, 1.0)
 MODES = {"Y-Y": "both", "Y-N": "user", "N-Y": "item", "N-N": "none"}
 
-# Where only the order counts: a tenth of the steps at ten times the learning rate.
-SHORT: dict[str, Any] = {"epochs": 15, "lr": 1e-3}
+# Where only the order counts: a tenth of the steps at ten times the learning rate, temperatures of users
+# after a third of them, a quarter of the negatives.
+SHORT: dict[str, Any] = {"epochs": 15, "lr": 1e-3, "warmup_epochs": 5, "n_negatives": 256}
 # Where values count: until nothing has got better for a while.
 CONVERGED: dict[str, Any] = {"epochs": 100, "patience": 8, "lr": 3e-4}
 # Temperatures to choose from, and where an embedding keeps its length weights that hold it.

@@ -14,7 +14,8 @@ from .published import Published
 from .runs import Done, load, user_metrics
 
 _SHORT = (
-    f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g}, the same for every run compared, otherwise the published "
+    f"{SHORT['epochs']} epochs at lr {SHORT['lr']:g} with {SHORT['n_negatives']} negatives, temperatures of users "
+    f"from epoch {SHORT['warmup_epochs']}, the same for every run compared, otherwise the published "
     "hyper-parameters: it is the order that counts"
 )
 _CONVERGED = f"The published hyper-parameters, lr {CONVERGED['lr']:g}, until {CONVERGED['patience']} epochs without a better one"
