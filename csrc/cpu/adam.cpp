@@ -64,13 +64,15 @@ void adam_rows(const AdamProblem<T>& p, const Parallel& parallel) {
   constexpr int64_t task_rows = 64;
   const Kernels<T>& kernels = active_kernels<T>();
   // Places in the batch by row: gradients of one row stand together, in the order of the batch.
-  std::vector<int64_t> order(p.rows != nullptr ? p.n : 0);
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return p.rows[a] < p.rows[b]; });
-  std::vector<int64_t> starts;  // of a row's places in `order`
-  for (int64_t i = 0; i < static_cast<int64_t>(order.size()); ++i)
-    if (i == 0 || p.rows[order[i]] != p.rows[order[i - 1]]) starts.push_back(i);
+  std::vector<int64_t> order, starts;  // starts: of a row's places in `order`
+  if (p.rows != nullptr) {
+    order.resize(p.n);
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t a, int64_t b) { return p.rows[a] < p.rows[b]; });
+    for (int64_t i = 0; i < p.n; ++i)
+      if (i == 0 || p.rows[order[i]] != p.rows[order[i - 1]]) starts.push_back(i);
+  }
   const int64_t n = p.rows != nullptr ? static_cast<int64_t>(starts.size()) : p.n;
   starts.push_back(static_cast<int64_t>(order.size()));
   const auto row_of = [&](int64_t i) { return p.rows != nullptr ? p.rows[order[starts[i]]] : i; };

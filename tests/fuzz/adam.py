@@ -99,8 +99,8 @@ def check(case: dict[str, Any]) -> str:
             for x in (gradient, gradient.abs())
         )
     finite = all(x.isfinite().all() for x in (*start, *([] if size is None else [size])))
-    if not finite or case["epsilon"] == 0:  # 0 / 0
-        return "not finite"
+    if not finite or case["epsilon"] == 0 or bool((start[2] < 0).any()):  # 0 / 0, roots of negatives
+        return "not a number"
     repeated = int(place.bincount().max()) if len(place) else 1
     exact, allowed = stepped(
         start, last[used], total, size, repeated, roundoff(before["parameter"].dtype), **options

@@ -7,10 +7,11 @@ namespace {
 template <class T>
 ADAPTAU_INLINE Vec<T> square_roots(Vec<T> x) {
 #if defined(__AVX512F__)
+  // masks of all lanes: GCC 12 warns of the undefined vector that is in the unmasked ones
   if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_sqrt_ps((__m512)x);
+    return (Vec<T>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
   else
-    return (Vec<T>)_mm512_sqrt_pd((__m512d)x);
+    return (Vec<T>)_mm512_maskz_sqrt_pd(0xff, (__m512d)x);
 #elif defined(__AVX2__)
   if constexpr (sizeof(T) == 4)
     return (Vec<T>)_mm256_sqrt_ps((__m256)x);
