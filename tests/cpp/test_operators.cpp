@@ -86,7 +86,8 @@ struct Outputs {
             grad_items.data(),
             grad_tau.data(),
             grad_positive_tau.data(),
-            log_q ? grad_log_q.data() : nullptr, nullptr};
+            log_q ? grad_log_q.data() : nullptr,
+            nullptr};
   }
   // Rounding of a logit, k (d + 4) u, counts twice in a probability; sums over M or B add their
   // own. k bounds |logit|, the inverses scale the gradients.
