@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from throughput_report import markdown_table, provenance
+from throughput_report import heading, markdown_table, provenance
 from torch.nn.functional import embedding
 
 from adaptau_ext.training import DeferredAdam
@@ -82,8 +82,7 @@ def main() -> None:
         for name, row in about["milliseconds"].items()
     ]
     text = (
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, level "
-        f"{about['level']}, {about['threads']} threads, PyTorch {about['torch']}.\n\nA gradient of "
+        f"{heading(about)}A gradient of "
         f"{given.batch:,} rows of {given.dim} and a step; medians. `SparseAdam()` is another method: rows and "
         f"moments without a gradient stand still.\n\n{markdown_table(table)}"
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from throughput_report import markdown_table, provenance
+from throughput_report import heading, markdown_table, provenance
 
 import adaptau_ext as ax
 from adaptau_ext.data import Interactions
@@ -105,8 +105,7 @@ def main(argv: list[str] | None = None) -> None:
          f"{about['logits_gib']:.1f}, never stored", f"{before:.3f} (log items: {math.log(given.items):.3f})", f"{after:.3f}"],
     ]  # fmt: skip
     text = (
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, level "
-        f"{about['level']}, {about['threads']} threads, PyTorch {about['torch']}.\n\n{given.items:,} items, "
+        f"{heading(about)}{given.items:,} items, "
         f"{given.users:,} users x {config.dim}, {given.batch:,} pairs a step, {len(seconds)} steps, products in "
         f"{given.precision}; medians.\n\n{markdown_table(table)}"
     )

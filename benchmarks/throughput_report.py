@@ -85,6 +85,14 @@ def provenance(arguments: list[str]) -> dict[str, Any]:
     }
 
 
+def heading(about: dict[str, Any]) -> str:
+    """Where a page's numbers come from; about: of `provenance`, with "threads"."""
+    return (
+        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, level "
+        f"{about['level']}, {about['threads']} threads, PyTorch {about['torch']}.\n\n"
+    )
+
+
 def number(x: float, form: str) -> str:
     return "" if math.isnan(x) else format(x, form)
 
