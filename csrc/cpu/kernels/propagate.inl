@@ -7,7 +7,7 @@ namespace adaptau {
 namespace ADAPTAU_ISA {
 namespace {
 
-constexpr int64_t kAhead = 8;
+constexpr int64_t kAhead = 16;
 
 // NV vectors of one row of the result, from column k.
 template <class T, int NV, bool scaled>
