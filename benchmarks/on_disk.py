@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 import torch
-from throughput_report import markdown_table, provenance
+from throughput_report import heading, markdown_table, provenance
 from torch import Tensor
 
 from adaptau_ext import ItemIndex, durable, mapped
@@ -157,8 +157,7 @@ def main(argv: list[str] | None = None) -> int:
              ["index", f"{made['seconds']:.0f}", "", f"{made['peak_gib']:.2f}"],
              ["evaluation", f"{seconds:,.0f}", f"{n_users / seconds:,.0f}", f"{about['peak_gib']:.2f}"]]  # fmt: skip
     text = (
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, level "
-        f"{about['level']}, {about['threads']} threads.\n\n{given.items:,} items and {n_users:,} users x "
+        f"{heading(about)}{given.items:,} items and {n_users:,} users x "
         f"{given.dim}, in files; float32, cosine; {EXCLUDED} items excluded a user.\n\n{markdown_table(table)}\n"
         + ", ".join(f"{name} {value:.4f}" for name, value in about["metrics"].items()) + ".\n"
     )  # fmt: skip
