@@ -161,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         f"{given.dim}, in files; float32, cosine; {EXCLUDED} items excluded a user.\n\n{markdown_table(table)}\n"
         + ", ".join(f"{name} {value:.4f}" for name, value in about["metrics"].items()) + ".\n"
     )  # fmt: skip
+    given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "on_disk.json").write_text(json.dumps(about, indent=1) + "\n")
     (given.output / "on_disk.md").write_text(text)
     print(text)
