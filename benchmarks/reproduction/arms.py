@@ -43,8 +43,10 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
         {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.25, 0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
     ),
     "lightgcn": (
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 1e-2), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
-        {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-2,), "l2": (1e-5,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
+        # of the catalogue, as for MF: those of a batch are as popular as positives, and so hold popular items down
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
     ),
 }  # fmt: skip
 SEARCH_BUDGET: dict[str, Any] = {
