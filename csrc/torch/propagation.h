@@ -26,20 +26,15 @@ inline Adjacency adjacency(const Arguments& given, const std::string& name, cons
   if (p[0] != 0 || p[rows] != nnz || !std::is_sorted(p, p + rows + 1))
     fail(indptr_name, " must ascend from 0 to len(", indices_name, ") = ", nnz,
          "; use the tensors of a BipartiteGraph");
-  // Without a branch or a product, so that it takes no longer than reading them: the sign of an
-  // index, or of how many ids come after it.
-  constexpr int64_t int32_ids = int64_t{1} << 31;
-  const auto last = static_cast<uint32_t>(std::min(n_neighbours, int32_ids) - 1);
+  // Negative ones are larger than any other; the first one outside is looked for where there is
+  // one.
+  const auto end = static_cast<uint32_t>(std::min(n_neighbours, int64_t{1} << 31));
+  const auto is_outside = [end](int32_t index) { return static_cast<uint32_t>(index) >= end; };
   uint32_t outside = 0;
-  for (int64_t e = 0; e < nnz; ++e) {
-    const auto index = static_cast<uint32_t>(j[e]);
-    outside |= index | (last - index);
-  }
-  if (static_cast<int32_t>(outside) < 0) {
-    const auto wrong = [&](int32_t index) { return index < 0 || index >= n_neighbours; };
+  for (int64_t e = 0; e < nnz; ++e) outside |= is_outside(j[e]);
+  if (outside != 0)
     fail(indices_name, " must lie in [0, ", n_neighbours, "), got ",
-         *std::find_if(j, j + nnz, wrong), "; use the tensors of a BipartiteGraph");
-  }
+         *std::find_if(j, j + nnz, is_outside), "; use the tensors of a BipartiteGraph");
   return {rows, p, j, nnz};
 }
 
