@@ -231,6 +231,33 @@ def test_a_failure_at_any_moment_leaves_the_file_before(
     assert [found.name for found in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+@pytest.mark.parametrize(
+    "problem", [KeyboardInterrupt(), MemoryError(), OSError(errno.EIO, "Input/output")]
+)
+def test_what_ends_a_write_of_a_checkpoint_is_what_is_told(problem: BaseException) -> None:
+    """PyTorch closes its archive on the way out, which fails with another error."""
+    state = {"table": torch.arange(6.0), "other": torch.arange(2000.0), "best": 3}
+
+    class Failing(io.BytesIO):
+        writes = 0
+        fails_at = -1
+
+        def write(self, data: Any) -> int:
+            self.writes += 1
+            if self.writes == self.fails_at:
+                raise problem
+            return super().write(data)
+
+    whole = Failing()
+    checkpoint._save(state, whole)
+    assert whole.writes > 10
+    for nth in range(1, whole.writes + 1):
+        file = Failing()
+        file.fails_at = nth
+        with pytest.raises(type(problem)):
+            checkpoint._save(state, file)
+
+
 def test_a_model_survives_a_crash_between_two_renames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

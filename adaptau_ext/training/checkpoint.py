@@ -37,7 +37,7 @@ def load(path: Path) -> dict[str, Any]:
 def _save(state: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(state, file)
-    except RuntimeError as problem:  # torch.save closes its archive, too late, after a failed write
-        if isinstance(problem.__context__, OSError):
+    except RuntimeError as problem:  # torch.save closes its archive after a failed write, which fails
+        if isinstance(problem.__context__, (KeyboardInterrupt, MemoryError, OSError)):
             raise problem.__context__ from None
         raise
