@@ -20,6 +20,7 @@ import yaml
 from typer.testing import CliRunner
 
 from adaptau_ext import FittedModel, cli
+from adaptau_ext.cli.signals import Terminated, interruptible
 from adaptau_ext.data import synthetic
 
 KILLS = int(os.environ.get("ADAPTAU_KILLS", "3"))  # each costs a start of Python and PyTorch
@@ -154,6 +155,32 @@ def test_doctor_and_bench() -> None:
 def test_help_teaches_by_examples(command: str) -> None:
     code, text = adaptau(command, "--help")
     assert code == 0 and "Example" in text and f"adaptau {command}" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_a_signal_comes_out_of_code_that_makes_another_error_of_it(
+    number: signal.Signals, kind: type[KeyboardInterrupt]
+) -> None:
+    before = signal.getsignal(number)
+
+    @interruptible()
+    def wrapped() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as end:
+            raise ValueError("error serializing to JSON") from end
+
+    @interruptible()
+    def wrong() -> None:
+        raise ValueError("its own")
+
+    with pytest.raises(kind) as caught:
+        wrapped()
+    assert caught.type is kind and signal.getsignal(number) is before
+    with pytest.raises(ValueError, match="its own"):
+        wrong()
 
 
 def start(*words: object, cwd: Path) -> subprocess.Popen[str]:

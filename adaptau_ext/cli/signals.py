@@ -19,17 +19,28 @@ def exit_code(end: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated."""
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, SIGTERM raises Terminated, and they come out as what they are:
+    compiled code that calls Python turns them into errors of its own."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears signals
         return
+    asked: list[KeyboardInterrupt] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        asked.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise asked[-1]
 
-    before = signal.signal(signal.SIGTERM, stop)
+    heard = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as of a job in the background
+        heard.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
+    except Exception:
+        if asked:
+            raise asked[-1] from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

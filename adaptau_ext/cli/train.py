@@ -26,7 +26,7 @@ from rich.text import Text
 from adaptau_ext.cli.console import console, explained, fail, needed, out_of_memory, reason
 from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
-from adaptau_ext.cli.signals import exit_code, terminable
+from adaptau_ext.cli.signals import exit_code, interruptible
 from adaptau_ext.data import Interactions, load, synthetic
 from adaptau_ext.distributed import World
 from adaptau_ext.errors import TrainingError
@@ -72,13 +72,12 @@ def train(
     if show_config:
         print(effective(config), end="")
         return
-    with terminable():
-        try:
-            with processes():
-                _train(config, tensorboard)
-        except KeyboardInterrupt as end:
-            console.print("[bold yellow]interrupted[/] before the first epoch")
-            raise typer.Exit(exit_code(end)) from None
+    try:
+        with interruptible(), processes():
+            _train(config, tensorboard)
+    except KeyboardInterrupt as end:
+        console.print("[bold yellow]interrupted[/] before the first epoch")
+        raise typer.Exit(exit_code(end)) from None
 
 
 def _train(config: TrainConfig, tensorboard: bool) -> None:
@@ -95,7 +94,7 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
         fail(str(problem))
     _introduce(config, data)
     tensorboard = tensorboard and run.trainer.world.is_first
-    with _told(run), _board(folder, tensorboard, run.trainer.n_batches) as log:
+    with _told(run), interruptible(), _board(folder, tensorboard, run.trainer.n_batches) as log:
         _follow(run, log)
     if not run.trainer.world.is_first:
         return
