@@ -121,6 +121,24 @@ def test_protocols(small: Interactions) -> None:
     )
 
 
+@pytest.mark.parametrize(("model", "own"), [("mf", "user"), ("lightgcn", "none")])
+def test_scores_of_evaluation_can_be_chosen(small: Interactions, model: str, own: str) -> None:
+    """Otherwise they are the loss's, or inner products for LightGCN."""
+    settings = config(model=model, normalize="user", tau=0.2, epochs=1, ks=(20,))
+    lengths = {"user", "none"}  # those of users change no order
+    for given, alike in ((None, lengths), ("both", {"both", "item"})):
+        trainer = Trainer(settings.model_copy(update={"ranking": given}), small)
+        [result] = [event for event in trainer.run() if isinstance(event, EpochResult)]
+        by_way = {
+            way: evaluate(
+                *trainer.model.embeddings(), small.test, exclude=small.train, ks=(20,), normalize=way
+            )
+            for way in ("both", "item", "user", "none")
+        }
+        assert {way for way, metrics in by_way.items() if metrics == result.metrics} == alike
+        assert trainer.fitted().normalize == (given or own)
+
+
 def test_popular_items_grow_without_normalisation() -> None:
     """Figure of the paper: magnitudes follow popularity, more so with every epoch."""
     data = read_lightgcn(real_data("lastfm"), cold_users="drop")

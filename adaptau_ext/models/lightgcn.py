@@ -16,8 +16,8 @@ from adaptau_ext.models.recommender import Recommender, Rows, half_squares
 class LightGCN(Recommender):
     """The mean of the embeddings after 0, 1, .. n_layers hops.
 
-    Ranks by inner product, as published, even if the loss is of cosines. The regulariser is of the
-    batch's rows after every hop.
+    Ranks by inner product, as published, even if the loss is of cosines (TrainConfig.ranking changes
+    that). The regulariser is of the batch's rows after every hop.
 
     Args:
         interactions: the training pairs, as for BipartiteGraph.

@@ -35,8 +35,8 @@ class Recommender(nn.Module, ABC):
     training pass, `embeddings` are what is ranked with.
 
     Attributes:
-        ranking: how `embeddings()` are scored, "both" for cosines, "none" for inner products; None for
-            the way the loss scores them.
+        ranking: how `embeddings()` are scored where no setting says so, "both" for cosines, "none" for
+            inner products; None for the way the loss scores them.
         sparse: whether gradients of the tables that `lookups` names are sparse, as `DeferredAdam` wants
             them. Trainer sets it.
     """

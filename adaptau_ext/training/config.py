@@ -138,6 +138,11 @@ class TrainConfig(BaseModel):
         description="metric that makes an epoch the best; default: recall at the middle one of ks",
     )
     ks: tuple[Count, ...] = Field(default=(10, 20, 50), description="evaluation cut-offs")
+    ranking: Normalize | None = Field(
+        default=None,
+        description="embeddings that are unit vectors in the scores of evaluation; default: none for "
+        "lightgcn, as published, otherwise as in `normalize`",
+    )
     seed: int = Field(default=0, description="of initialisation, order, negatives and dropout")
     cold_users: Literal["error", "drop", "keep"] = Field(
         default="error", description="no training items"

@@ -229,8 +229,8 @@ class Trainer:
 
     @property
     def ranking(self) -> Normalize:
-        """How embeddings are scored: see `Recommender.ranking`."""
-        return self.model.ranking or self.config.normalize
+        """How embeddings are scored: the setting, or the model's own way, or the loss's."""
+        return self.config.ranking or self.model.ranking or self.config.normalize
 
     def evaluate(self, embeddings: tuple[Tensor, Tensor] | None = None) -> Evaluation:
         """Evaluates the model as it is, on the split that epochs are chosen by.

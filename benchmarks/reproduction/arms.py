@@ -45,7 +45,10 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
         # of the catalogue, as for MF: those of a batch are as popular as positives, and so hold popular items down
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-3), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
+        # and ranked as they are trained, by cosine
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-3), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3, 3e-3), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (1.0,), "t1": (0.9,)},
     ),
 }  # fmt: skip
 SEARCH_BUDGET: dict[str, Any] = {
