@@ -5,19 +5,24 @@
     python benchmarks/reproduce.py all --page         the page alone, of whatever is done so far
 
 Resumable: what is done is kept in --output, and a run that was killed goes on at its last checkpoint, in
---work. Several processes may share the work with --only. Data sets are folders of LightGCN-format text in --data; published numbers
-are CSV files in --published.
+--work. Several processes may share the work with --only. A run that diverges does not hold up the
+others. Data sets are folders of LightGCN-format text in --data; published numbers are CSV files in
+--published.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
 from reproduction import arms, runs
+from reproduction.page import write_page
 from reproduction.published import Published
-from reproduction.report import write_page
+
+from adaptau_ext.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
@@ -34,7 +39,7 @@ TABLES = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -46,19 +51,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
     parser.add_argument("--only", default="*", help="runs whose name matches, like main-gowalla-*")
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     names = TABLES if "all" in arguments.tables else arguments.tables
     tables = {name: rows() for name, rows in TABLES.items()}
     records = arguments.output / "records"
     folders = runs.Folders(arguments.data, arguments.work, records)
+    failed = False
     if not arguments.page:
         wanted = {arm.name: arm for name in names for row in tables[name] for arm in row.arms}
         for arm in wanted.values():  # tables share some
             if fnmatch(arm.name, arguments.only):
-                runs.run(arm, folders, arguments.threads)
-    published = Published(arguments.published)
-    print(write_page(tables, records, published, arguments.output))
+                try:
+                    runs.run(arm, folders, arguments.threads)
+                except TrainingError as problem:
+                    print(f"{arm.name}: {problem}", file=sys.stderr)
+                    failed = True
+    print(write_page(tables, records, Published(arguments.published), arguments.output))
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -96,6 +96,29 @@ def test_evaluate_repeats_what_training_found(run: Path, tmp_path: Path) -> None
     users = pd.read_csv(tmp_path / "users.csv")
     assert users["recall@20"].mean() == pytest.approx(found["test"]["recall@20"])
     assert "recall@7" in users and users.user.str.startswith("user ").all()
+    for share in found["groups"]["recall@20"]:
+        assert f" {share:.4f} " in text
+    for name, value in found["beyond"].items():
+        assert f" {value:.4g} " in text or not name.endswith("@20")
+
+
+def test_numbers_chosen_on_test_come_with_a_warning(log: Path, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "paper"
+    code, text = adaptau("train", f"data={log}", *QUICK, "protocol=paper", f"output={folder}")
+    assert code == 0 and "the epoch is chosen on the test items" in text
+    assert "the epoch was chosen on these items" in adaptau("evaluate", folder)[1]
+    assert "chosen on" not in adaptau("evaluate", run)[1]
+
+
+def test_temperatures_without_a_solution_are_told(log: Path, tmp_path: Path) -> None:
+    words = (f"data={log}", "dim=1", "epochs=2", "warmup_epochs=0", f"output={tmp_path / 'early'}")
+    code, text = adaptau("train", *words, "seed=7")
+    assert code == 2 and "train longer with warmup_epochs > 0" in text
+    dense = tmp_path / "dense.csv"
+    rows = [f"{user},{item}" for user in range(12) for item in range(10) if (user + item) % 5]
+    dense.write_text("\n".join(["user,item", *rows]) + "\n")
+    code, text = adaptau("train", f"data={dense}", f"output={tmp_path / 'dense'}")
+    assert code == 2 and "fewer than half of all user-item pairs" in text
 
 
 def test_export_writes_what_was_asked_for(run: Path, tmp_path: Path) -> None:

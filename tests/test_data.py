@@ -132,15 +132,19 @@ def test_valid_file(tmp_path: Path) -> None:
         read_lightgcn(tmp_path)
 
 
+@pytest.mark.parametrize("held_out", [False, True], ids=["", "clean"])
 @pytest.mark.parametrize("by", ["activity", "user"])
-def test_noise(by: Literal["activity", "user"]) -> None:
+def test_noise(by: Literal["activity", "user"], held_out: bool) -> None:
     data = synthetic(0, n_users=200, n_items=120, n_tastes=4, mean_items=20).cut_valid(0.1)
+    if held_out:
+        data = data.without_valid()
     noisy = add_noise(data, 0.3, by=by, seed=1)
     added = (noisy.train - data.train).tocsr()
     added.eliminate_zeros()
     assert added.nnz / data.train.nnz == pytest.approx(0.3, abs=0.02)
     assert (added.data == 1).all() and (noisy.train.data == 1).all()
-    assert added.multiply(data.test).nnz == 0 and noisy.valid is data.valid
+    assert added.multiply(data.test).nnz == added.multiply(data.valid).nnz == 0
+    assert noisy.valid is data.valid
     degree, new = np.diff(data.train.indptr), np.diff(added.indptr)
     if by == "activity":
         assert (abs(new - 0.3 * degree) <= 1).all()

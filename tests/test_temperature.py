@@ -10,6 +10,7 @@ import scipy.special
 import torch
 
 from adaptau_ext.data import read_lightgcn
+from adaptau_ext.errors import TrainingError
 from adaptau_ext.temperature import (
     AdaptiveTemperature,
     FixedTemperature,
@@ -26,6 +27,26 @@ PUBLISHED_W0 = {"yelp2018": 8.61997251, "gowalla": 9.17942389, "ml-1m": 3.20996}
 def test_published_w0_to_six_digits(name: str) -> None:
     data = read_lightgcn(real_data(name))
     temperature = AdaptiveTemperature(*data.pairs(), data.n_users, data.n_items)
+    assert temperature.inv_tau0 == pytest.approx(PUBLISHED_W0[name], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "n_users", "n_items", "n_active", "n_pairs"),
+    [
+        ("yelp2018", 31668, 38048, 24537, 1118404),
+        ("gowalla", 29858, 40981, 22490, 746347),
+        ("ml-1m", 6022, 3043, 4775, 768063),
+    ],
+)
+def test_published_w0_of_their_counts(
+    name: str, n_users: int, n_items: int, n_active: int, n_pairs: int
+) -> None:
+    """The same without the data: active users and their pairs, as counted in it; others have one pair."""
+    degree = torch.ones(n_users, dtype=torch.int64)
+    degree[:n_active] = n_pairs // n_active
+    degree[: n_pairs % n_active] += 1
+    users = torch.repeat_interleave(torch.arange(n_users), degree)
+    temperature = AdaptiveTemperature(users, torch.zeros_like(users), n_users, n_items)
     assert temperature.inv_tau0 == pytest.approx(PUBLISHED_W0[name], rel=1e-6)
 
 
@@ -76,7 +97,7 @@ def test_cosine_gap_and_the_end_of_warm_up() -> None:
     assert temperature.inv_tau0 == pytest.approx(math.log(160 / 44) / 0.7)
     temperature.start_epoch(2, u, i)
     assert temperature.inv_tau0 == pytest.approx(math.log(160 / 44) / gap, rel=1e-5)
-    with pytest.raises(RuntimeError, match="mu\\+ - mu = .* at epoch 3; train longer"):
+    with pytest.raises(TrainingError, match="mu\\+ - mu = .* at epoch 3; train longer"):
         temperature.start_epoch(3, -u, i)
 
 

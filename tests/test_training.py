@@ -225,6 +225,24 @@ def test_every_strategy_trains(small: Interactions, model: str, tau: str, negati
         assert trained[-1].inv_tau_max > 1.01 * trained[-1].inv_tau_min
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "paper"},
+        {"variance": True},
+        *({"normalize": n, "tau": 0.3} for n in ("user", "item", "none")),
+    ],
+    ids=str,
+)
+def test_every_form_trains(small: Interactions, changes: dict[str, object]) -> None:
+    """Of Adap-tau, past its warm-up, and of normalisation."""
+    trained = results(config(warmup_epochs=2, dropout=0.1, epochs=5, lr=0.02, **changes), small)
+    assert trained[-1].loss_sum < trained[0].loss_sum
+    assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
+    users_differ = trained[-1].inv_tau_max > 1.01 * trained[-1].inv_tau_min
+    assert users_differ == ("tau" not in changes)
+
+
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
 @pytest.mark.parametrize("tau", ["weight_ratio", "learned_per_user"])
 def test_resumed_is_uninterrupted(small: Interactions, tmp_path: Path, model: str, tau: str) -> None:

@@ -60,6 +60,11 @@ def evaluate(
     for cut in ks:
         accuracy.add_row(str(cut), *(f"{means[f'{name}@{cut}']:.4f}" for name in METRICS))
     console.print(accuracy)
+    if found.results["selected_on"] == "test":
+        console.print(
+            "[bold yellow]protocol=paper:[/] the epoch was chosen on these items, users see less.",
+            highlight=False,
+        )
 
     popularity = np.bincount(model.seen.indices, minlength=data.n_items)
     various = [beyond_accuracy(evaluation, popularity, cut) for cut in ks]

@@ -30,7 +30,7 @@ def add_noise(
     if by not in ("activity", "user"):
         raise ValueError(f'by must be "activity" or "user", got {by!r}')
     generator = np.random.default_rng(seed)
-    known = (data.train + data.test).tocsr()  # valid is a part of train
+    known = (data.seen + data.test).tocsr()
     degree = np.diff(data.train.indptr)
     share = degree * ratio if by == "activity" else np.where(degree > 0, ratio * degree.mean(), 0)
     count = np.floor(share + generator.random(degree.size)).astype(np.int64)

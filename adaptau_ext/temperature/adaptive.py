@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from adaptau_ext.errors import DataError, TrainingError
 from adaptau_ext.reference import unit_rows
 from adaptau_ext.temperature.lambert import lambert_w
 from adaptau_ext.temperature.temperature import Temperature
@@ -119,7 +120,7 @@ class AdaptiveTemperature(Temperature):
         self._pairs = (users[kept], items[kept])
         self._log_ratio = math.log(self._active.numel() * n_items / (2 * int(kept.sum())))
         if not self._log_ratio > 0:
-            raise ValueError(
+            raise DataError(
                 "Adap-tau needs fewer than half of all user-item pairs in the training data, got "
                 f"{int(kept.sum())} pairs of {self._active.numel()} users x {n_items} items; "
                 "use a fixed temperature, like tau=0.1"
@@ -176,12 +177,17 @@ class AdaptiveTemperature(Temperature):
 
     @torch.no_grad()
     def start_epoch(self, epoch: int, user_embeddings: Tensor, item_embeddings: Tensor) -> None:
-        """Sets this epoch's temperatures from the embeddings and the last epoch's losses."""
+        """Sets this epoch's temperatures from the embeddings and the last epoch's losses.
+
+        Raises:
+            TrainingError: after the warm-up, if the closed form has no solution: positive pairs are no
+                closer than random ones.
+        """
         gap, spread = self.warmup_gap, 0.0
         if epoch >= self.warmup_epochs:
             gap, spread = self._gaps(unit_rows(user_embeddings), unit_rows(item_embeddings))
             if not gap > 0:
-                raise RuntimeError(
+                raise TrainingError(
                     f"Adap-tau needs positive pairs closer than random ones, got mu+ - mu = {gap:.4g} "
                     f"at epoch {epoch}; train longer with warmup_epochs > {epoch}, or check the data"
                 )
@@ -207,7 +213,7 @@ def _tau0(gap: float, spread: float, log_ratio: float) -> float:
     """The form with variances, multiplied out: nothing cancels; without them it is the simple one."""
     inside = gap * gap + 2 * spread * log_ratio
     if inside < 0:
-        raise RuntimeError(
+        raise TrainingError(
             f"the form of tau0 with variances has no solution for mu+ - mu = {gap:.4g}, v+ - v = "
             f"{spread:.4g}; use variance=False"
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptau_ext import durable
 from adaptau_ext.errors import ConfigError, InputError
-from adaptau_ext.evaluation import beyond_accuracy, group_recall
+from adaptau_ext.evaluation import beyond_accuracy, group_recall, popularity_groups
 from adaptau_ext.training import checkpoint
 from adaptau_ext.training.config import TrainConfig
 from adaptau_ext.training.lock import Lock
@@ -117,7 +117,8 @@ class Run:
         tested, fitted = trainer.evaluate_test(), trainer.fitted()
         if not trainer.world.is_first:
             return
-        popularity = np.bincount(trainer.data.train.indices, minlength=trainer.data.n_items)
+        popularity = np.bincount(trainer.data.seen.indices, minlength=trainer.data.n_items)
+        groups = popularity_groups(popularity)
         ks = trainer.config.ks
         results = {
             "data": trainer.data.describe(),
@@ -132,7 +133,7 @@ class Run:
             "eval_seconds": sum(r.eval_seconds for r in trainer.results),
             "test": tested.means(),
             "beyond": {k: v for cut in ks for k, v in beyond_accuracy(tested, popularity, cut).items()},
-            "groups": {f"recall@{k}": group_recall(tested, trainer.groups, k).tolist() for k in ks},
+            "groups": {f"recall@{k}": group_recall(tested, groups, k).tolist() for k in ks},
         }
         checkpoint.save(trainer.best_model, self.folder / "model.pt")
         fitted.save(self.folder / "model")

@@ -1,1 +1,5 @@
-"""The paper's tables and figures: what is run (arms), how (runs), and what comes out (page, figures)."""
+"""The paper's tables and figures.
+
+What is run (arms), how (runs), published numbers (published), and what comes out: tables, figures, and
+the page of both.
+"""

@@ -1,4 +1,4 @@
-"""The paper's figures, from the epochs of finished runs."""
+"""The paper's figures, from the epochs of finished runs. What is drawn is in a CSV file beside."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .runs import Done
+from .tables import write_csv
 
 
 def series(done: Done, *keys: str) -> np.ndarray:
@@ -30,42 +31,67 @@ def magnitude(done: Done, path: Path) -> None:
     """Mean item norm by popularity group over epochs, and its rank correlation with popularity."""
     norms = series(done, "diagnostics", "item_norm_by_group")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, norms.shape[1]))
-    for group, colour in enumerate(colours):
+    correlation = series(done, "diagnostics", "item_norm_popularity")
+    for group, colour in enumerate(_colours(norms.shape[1])):
         left.plot(norms[:, group], color=colour, label=str(group + 1))
     left.set(xlabel="epoch", ylabel="mean norm of item embeddings")
     left.legend(title="popularity group", fontsize=7, ncol=2)
-    right.plot(series(done, "diagnostics", "item_norm_popularity"))
+    right.plot(correlation)
     right.set(xlabel="epoch", ylabel="Spearman of norm and popularity", ylim=(-1, 1))
     _write(figure, path)
+    epochs = zip(norms.tolist(), correlation.tolist(), strict=True)
+    rows = [{"epoch": n, **_by_group(row), "Spearman": rho} for n, (row, rho) in enumerate(epochs)]
+    write_csv(rows, path.with_suffix(".csv"))
 
 
-def groups(arms: Mapping[str, Done], path: Path, k: int = 20) -> None:
+def groups(runs: Mapping[str, Done], path: Path, k: int = 20) -> None:
     """Share of each popularity group in recall@k, of the chosen epochs."""
     figure, axes = plt.subplots(figsize=(8, 4))
-    width = 0.8 / len(arms)
-    for n, (name, done) in enumerate(arms.items()):
+    width = 0.8 / len(runs)
+    rows = []
+    for n, (name, done) in enumerate(runs.items()):
         best = done.epochs[done.results["best_epoch"]]
         shares = best["diagnostics"][f"recall@{k}_by_group"]
-        axes.bar(np.arange(1, len(shares) + 1) + n * width, shares, width, label=name)
-    axes.set(xlabel="popularity group, the most popular last", ylabel=f"share in recall@{k}")
+        x = np.arange(1, len(shares) + 1)
+        axes.bar(x + (n - (len(runs) - 1) / 2) * width, shares, width, label=name)
+        rows.append({"run": name, **_by_group(shares)})
+    axes.set(xlabel="popularity group, the most popular last", ylabel=f"share in recall@{k}", xticks=x)
     axes.legend(fontsize=8)
     _write(figure, path)
+    write_csv(rows, path.with_suffix(".csv"))
 
 
-def trajectories(arms: Mapping[str, Done], lines: Mapping[str, tuple[str, ...]], path: Path) -> None:
-    """Values over epochs, a panel each, a line an arm. lines: label -> where it stands in an epoch."""
-    figure, panels = plt.subplots(1, len(lines), figsize=(5 * len(lines), 4), squeeze=False)
-    for axes, (label, keys) in zip(panels[0], lines.items(), strict=True):
-        for name, done in arms.items():
-            axes.plot(series(done, *keys), label=name)
+def trajectories(
+    fixed: Mapping[str, Done],
+    adaptive: Mapping[str, Done],
+    values: Mapping[str, tuple[str, ...]],
+    path: Path,
+) -> None:
+    """Values over epochs, a panel each, a line a run, those of adaptive temperatures black.
+
+    Args:
+        values: label -> where it stands in an epoch.
+    """
+    figure, panels = plt.subplots(1, len(values), figsize=(5 * len(values) + 1, 4), squeeze=False)
+    styles: list[dict[str, Any]] = [{"color": colour} for colour in _colours(len(fixed))]
+    styles += [{"color": "black", "linestyle": dashes} for dashes in ("--", ":")[: len(adaptive)]]
+    runs = {**fixed, **adaptive}
+    for axes, (label, keys) in zip(panels[0], values.items(), strict=True):
+        for (name, done), style in zip(runs.items(), styles, strict=True):
+            axes.plot(series(done, *keys), label=name, **style)
         axes.set(xlabel="epoch", ylabel=label)
-        axes.legend(fontsize=8)
+    panels[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _write(figure, path)
+    rows = [
+        {"run": name, "epoch": n, **{label: series(done, *keys)[n] for label, keys in values.items()}}
+        for name, done in runs.items()
+        for n in range(len(done.epochs))
+    ]
+    write_csv(rows, path.with_suffix(".csv"))
 
 
 def curve(fixed: Mapping[float, Done], adaptive: Mapping[str, Done], path: Path) -> None:
-    """Recall over fixed temperatures, beside the adaptive ones."""
+    """Recall over fixed temperatures, beside the adaptive ones; the table has the numbers."""
     figure, axes = plt.subplots(figsize=(7, 4))
     axes.plot(list(fixed), [done.test["recall@20"] for done in fixed.values()], "o-", label="fixed")
     for (name, done), style in zip(adaptive.items(), ("--", ":"), strict=False):
@@ -73,6 +99,14 @@ def curve(fixed: Mapping[float, Done], adaptive: Mapping[str, Done], path: Path)
     axes.set(xscale="log", xlabel="tau", ylabel="recall@20")
     axes.legend()
     _write(figure, path)
+
+
+def _colours(count: int) -> Any:
+    return plt.get_cmap("viridis")(np.linspace(0, 0.9, count))
+
+
+def _by_group(values: list[float]) -> dict[str, float]:
+    return {f"group {group}": value for group, value in enumerate(values, start=1)}
 
 
 def _write(figure: Any, path: Path) -> None:

@@ -6,13 +6,13 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arms import Row as Line
+from .arms import Row
 
-MODES = {"adap_tau0": ("weight_v0",), "adap_tau": ("weight_mean", "weight_ratio")}
+TAU_MODES = {"adap_tau0": ("weight_v0",), "adap_tau": ("weight_mean", "weight_ratio")}
 
 
 @dataclass(frozen=True)
-class Row:
+class Result:
     """Recall@20 and NDCG@20, and where they stand."""
 
     recall: float
@@ -31,31 +31,31 @@ class Published:
         self.logs, self.epochs = read("official_results.csv"), read("official_epochs.csv")
         self.paper = read("paper_results.csv")
 
-    def of(self, line: Line) -> Row | None:
-        """The log's final row if the line is a full run and there is one, otherwise the paper's."""
-        labels = line.labels
-        for row in self.logs if _is_full(line) else []:
+    def of(self, wanted: Row) -> Result | None:
+        """The log's final row if it is a full run and there is one, otherwise the paper's."""
+        labels = wanted.labels
+        for row in self.logs if _is_full(wanted) else []:
             if self._same_run(row, labels):
-                return Row(float(row["recall@20"]), float(row["ndcg@20"]), "log")
+                return Result(float(row["recall@20"]), float(row["ndcg@20"]), "log")
         for row in self.paper:
-            wanted = {"table": line.table, **labels}
-            if all(row[key] == value for key, value in wanted.items() if key in row):
-                return Row(float(row["recall@20"]), float(row["ndcg@20"]), "paper")
+            keys = {"table": wanted.table, **labels}
+            if all(row[key] == value for key, value in keys.items() if key in row):
+                return Result(float(row["recall@20"]), float(row["ndcg@20"]), "paper")
         return None
 
-    def log(self, line: Line) -> list[dict[str, str]]:
+    def log(self, wanted: Row) -> list[dict[str, str]]:
         """The published epochs of the same hyper-parameters, in order; none if there is no log."""
-        same = _is_full(line) or line.table in ("seconds", "seeds")
-        return [row for row in self.epochs if same and self._same_run(row, line.labels)]
+        same = _is_full(wanted) or wanted.table in ("seconds", "seeds")
+        return [row for row in self.epochs if same and self._same_run(row, wanted.labels)]
 
     @staticmethod
     def _same_run(row: dict[str, str], labels: dict[str, str]) -> bool:
         return (
             row["dataset"] == labels["dataset"]
             and row["backbone"] == labels["backbone"]
-            and row["tau_mode"] in MODES.get(labels["strategy"], ())
+            and row["tau_mode"] in TAU_MODES.get(labels["strategy"], ())
         )
 
 
-def _is_full(line: Line) -> bool:
-    return [arm.name.partition("-")[0] for arm in line.arms] == ["main"]
+def _is_full(row: Row) -> bool:
+    return [arm.name.partition("-")[0] for arm in row.arms] == ["main"]

@@ -16,6 +16,7 @@ import torch
 from adaptau_ext.data import Interactions, read_lightgcn
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
+from adaptau_ext.training.finished import FinishedRun
 from adaptau_ext.training.run import Run
 
 from .arms import Arm
@@ -23,7 +24,15 @@ from .arms import Arm
 ROOT = Path(__file__).parents[2]
 METRICS = ("recall@20", "ndcg@20")
 DIAGNOSTICS = ("item_norm_popularity", "item_norm_by_group", "positive_score", "recall@20_by_group")
-COMPARED = ("main", "clean")  # runs whose users are compared one by one
+COMPARED = ("main", "clean")  # tables whose users are compared one by one; their runs are named so
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+COMMIT = _commit()  # that this process has its code from, whatever is checked out while it runs
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def run(arm: Arm, folders: Folders, threads: int | None) -> Done:
     trainer = Trainer(settings, read(folders.data / arm.settings["data"]))
     one = Run(trainer, folders.work / arm.name)
     if one.results is None:
-        (one.folder / "provenance.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+        _keep_provenance(one.folder / "provenance.json")
     started = time.monotonic()
     for event in one.events():
         if isinstance(event, EpochResult):
@@ -106,8 +115,7 @@ def record(arm: Arm, one: Run, records: Path) -> None:
         "provenance": json.loads((one.folder / "provenance.json").read_text()),
     }
     if arm.name.startswith(COMPARED):
-        one.trainer.model.load_state_dict(torch.load(one.folder / "model.pt", weights_only=True))
-        tested = one.trainer.evaluate_test()
+        tested = FinishedRun.read(one.folder).users()
         kept = UserMetrics(tested.users, {name: tested.values[name] for name in METRICS})
         kept.save(records / f"{arm.name}.npz")
     lines = [f'"{name}": {json.dumps(_six_digits(part))}' for name, part in parts.items()]
@@ -145,17 +153,19 @@ def user_metrics(arm: Arm, records: Path) -> UserMetrics | None:
     return UserMetrics.load(path) if path.exists() else None
 
 
+def _keep_provenance(path: Path) -> None:
+    """Of a run that goes on: every commit that had a part in it."""
+    now = provenance()
+    if path.exists():
+        before = json.loads(path.read_text())["commit"].split(", ")
+        now = {**now, "commit": ", ".join(dict.fromkeys([*before, now["commit"]]))}
+    path.write_text(json.dumps(now, indent=2) + "\n")
+
+
 def provenance() -> dict[str, Any]:
     """Commit, PyTorch, instruction set and threads of this process."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
-        "commit": commit,
+        "commit": COMMIT,
         "torch": torch.__version__,
         "level": torch.ops.adaptau.cpu_level(),
         "threads": torch.get_num_threads(),
