@@ -8,6 +8,7 @@ With "none", or when the graph is walked a second time, the backward operator co
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -254,9 +255,10 @@ def _bipartite_graph(indptr: Tensor, indices: Tensor, n_items: int) -> tuple[Ten
 @torch.library.register_fake("adaptau::propagate")
 def _propagate(
     x_users: Tensor, x_items: Tensor, user_indptr: Tensor, user_indices: Tensor, item_indptr: Tensor,
-    item_indices: Tensor, n_layers: int, mean: bool = True, users: Tensor | None = None,
-    items: Tensor | None = None, given_users: Tensor | None = None, given_items: Tensor | None = None,
-    dropout: int = 0, seed: int = 0,
+    item_indices: Tensor, user_order: Tensor | None, item_order: Tensor | None, n_layers: int,
+    mean: bool = True, users: Tensor | None = None, items: Tensor | None = None,
+    given_users: Tensor | None = None, given_items: Tensor | None = None, dropout: int = 0,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     n_users = user_indptr.shape[0] - 1 if users is None else users.shape[0]
     n_items = item_indptr.shape[0] - 1 if items is None else items.shape[0]
@@ -283,9 +285,46 @@ def _propagate_backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     grads = ops.propagate(
         *grads, *graph, ctx.n_layers, ctx.mean, given_users, given_items, users, items
     )
-    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 12
+    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 14
 
 
 torch.library.register_autograd(
     "adaptau::propagate", _propagate_backward, setup_context=_propagate_setup
 )
+
+
+def _layers_fake(
+    is_backward: bool, x_users: Tensor, x_items: Tensor, user_indptr: Tensor, user_indices: Tensor,
+    item_indptr: Tensor, item_indices: Tensor, user_order: Tensor | None, item_order: Tensor | None,
+    n_layers: int, users: Tensor | None = None, items: Tensor | None = None, dropout: int = 0,
+    seed: int = 0,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    d, dtype = x_users.shape[1], compute_dtype(x_users)
+    sides = zip(
+        (user_indptr, item_indptr), (None, None) if is_backward else (users, items), strict=True
+    )
+    nodes = [p.shape[0] - 1 if ids is None else ids.shape[0] for p, ids in sides]
+    layers = 1 if is_backward else n_layers + 1
+    return tuple(x_users.new_empty((layers * n, d), dtype=dtype) for n in nodes)
+
+
+def _layers_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x_users, x_items, *graph, ctx.n_layers, users, items, dropout, seed = inputs
+    ctx.dropout, ctx.dtypes = (dropout, seed), (x_users.dtype, x_items.dtype)
+    ctx.save_for_backward(*graph, users, items)
+
+
+def _layers_backward(transpose: Any, ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    """All layers' rows are linear in x; each of the two operators is the other's transpose."""
+    *graph, users, items = ctx.saved_tensors
+    grads = transpose(*grads, *graph, ctx.n_layers, users, items, *ctx.dropout)
+    return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 11
+
+
+_LAYERS = ("propagate_layers", "propagate_layers_backward")
+for _is_backward, _name in enumerate(_LAYERS):
+    torch.library.register_fake(f"adaptau::{_name}")(partial(_layers_fake, bool(_is_backward)))
+    _transpose = getattr(ops, _LAYERS[1 - _is_backward])
+    torch.library.register_autograd(
+        f"adaptau::{_name}", partial(_layers_backward, _transpose), setup_context=_layers_setup
+    )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 import adaptau_ext as ax
-from adaptau_ext import reference
+from adaptau_ext import graph as graph_module
+from adaptau_ext import reference, reorder
 from adaptau_ext.dropout import draw_seed, steps_of
 from tests.budget import assert_within, roundoff
 from tests.devices import DEVICES, GPUS, runs
@@ -230,6 +231,107 @@ def test_layers_are_hops(n_layers: int, dropout: float, device: str) -> None:
                 torch.testing.assert_close(got.cpu().double(), right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_layers_hop_by_hop_are_the_operator(n_layers: int) -> None:
+    """What other devices do, on the CPU: the same masks, the same values."""
+    _, graph, x_users, x_items = graph_and_inputs(60, 130, 8, torch.float64)
+    x = x_users.requires_grad_(), x_items.requires_grad_()
+    steps = 20_000
+    for chosen in (
+        (None, None),
+        (torch.tensor([3, 0, 3]), None),
+        (torch.tensor([2]), random_ids(130, 90)),
+    ):
+        generator = torch.Generator().manual_seed(7)
+        ours = graph.layers(
+            *x, n_layers, users=chosen[0], items=chosen[1], dropout=steps / 65536, generator=generator
+        )
+        seed = draw_seed(torch.Generator().manual_seed(7))
+        hops = graph_module._HopByHop.apply(*x, *chosen, graph._adjacency, n_layers, steps, seed)
+        weights = [torch.randn_like(side) for side in hops]
+        for got, other in zip(
+            (*ours, *torch.autograd.grad(ours, x, weights)),
+            (*hops, *torch.autograd.grad(hops, x, weights)),
+            strict=True,
+        ):
+            assert torch.equal(got == 0, other == 0)
+            torch.testing.assert_close(got, other)
+
+
+@pytest.mark.parametrize(("d", "dtype"), [(17, torch.float32), (64, torch.float32), (5, torch.float64)])
+def test_reordered_graphs_have_the_same_bits(
+    d: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, with chosen rows and masks."""
+    monkeypatch.setattr(reorder, "LEAF", 16)
+    csr, plain, *inputs = graph_and_inputs(60, 130, d, dtype)
+    reordered = ax.BipartiteGraph(csr, reorder=True)
+    for order, n in zip(reordered._adjacency[4:], (60, 130), strict=True):
+        assert order is not None and torch.equal(order.sort().values, torch.arange(n).int())
+        assert not torch.equal(order, torch.arange(n).int())
+    x = [t.requires_grad_() for t in inputs]
+    some_users, some_items = torch.tensor([3, 59, 3, 1, 2]), random_ids(130, 20)
+    ways: list[Any] = [lambda g: g.hop(*x)]
+    for users, items in ((None, None), (some_users, None), (some_users, some_items)):
+        for n_layers in (0, 1, 3):
+            options: dict[str, Any] = {"n_layers": n_layers, "users": users, "items": items}
+            ways.append(lambda g, o=options: g.propagate(*x, **o))
+            for p in (0.0, 0.3):
+                ways.append(
+                    lambda g, o=options, p=p: g.layers(
+                        *x, **o, dropout=p, generator=torch.Generator().manual_seed(1)
+                    )
+                )
+    for way in ways:
+        ours, expected = way(reordered), way(plain)
+        weights = [torch.randn_like(side) for side in expected]
+        gradients = [torch.autograd.grad(out, x, weights) for out in (ours, expected)]
+        for got, right in zip((*ours, *gradients[0]), (*expected, *gradients[1]), strict=True):
+            assert torch.equal(got, right)
+
+
+@pytest.mark.parametrize("device", GPUS)
+def test_reordered_graphs_go_to_other_devices(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they were."""
+    monkeypatch.setattr(reorder, "LEAF", 16)
+    csr, plain, *inputs = graph_and_inputs(60, 130, 8)
+    reordered = ax.BipartiteGraph(csr, reorder=True).to(device)
+    for _ in runs(device):
+        ours = reordered.propagate(*on(device, inputs))
+        expected = plain.to(device).propagate(*on(device, inputs))
+        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_an_order_brings_neighbours_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen groups whose members know each other alone, shuffled: hardly an order leaves them far apart."""
+    monkeypatch.setattr(reorder, "LEAF", 50)
+    generator = np.random.default_rng(0)
+    users, items = generator.integers(0, 16, 600), generator.integers(0, 16, 700)
+    same = users[:, None] == items
+    csr = scipy.sparse.csr_array(same & (generator.random(same.shape) < 0.3))
+    orders = reorder.locality_order(csr.indptr, csr.indices, 700)
+    assert orders is not None
+
+    def distance(places: Sequence[np.ndarray]) -> float:
+        rows, columns = csr.nonzero()
+        return float(np.abs(places[0][rows] / 600 - places[1][columns] / 700).mean())
+
+    before = distance((np.arange(600), np.arange(700)))
+    assert before > 0.3 and distance([np.argsort(order) for order in orders]) < 0.1
+    assert reorder.locality_order(csr.indptr[:41], csr.indices[: csr.indptr[40]], 50) is None
+
+
+def test_an_order_of_graphs_without_much() -> None:
+    """No edges at all, one side empty, one item that everybody knows."""
+    large = reorder.LEAF + 1
+    for shape, edges in (((large, 3), 0), ((0, large), 0), ((large, 1), large)):
+        indptr = np.minimum(np.arange(shape[0] + 1), edges)
+        orders = reorder.locality_order(indptr, np.zeros(edges, np.int64), shape[1])
+        assert orders is not None
+        for order, n in zip(orders, shape, strict=True):
+            assert np.array_equal(np.sort(order), np.arange(n))
+
+
 def test_layers_gradcheck() -> None:
     graph, *x = double_inputs()
     for options in ({}, {"users": torch.tensor([3, 0, 3]), "items": torch.tensor([1])}):
@@ -311,6 +413,10 @@ def test_opcheck() -> None:
             )
         dropped = (1, False, *chosen, None, None, 20_000, 1)
         torch.library.opcheck(torch.ops.adaptau.propagate.default, (*x, *graph._adjacency, *dropped))
+        layers = (*graph._adjacency, 2, *chosen, 20_000, 1)
+        torch.library.opcheck(torch.ops.adaptau.propagate_layers.default, (*x, *layers))
+        grads = [torch.randn(9, 5, requires_grad=x[0].requires_grad), torch.randn(3, 5)]
+        torch.library.opcheck(torch.ops.adaptau.propagate_layers_backward.default, (*grads, *layers))
         for rows in (None, torch.randint(9, (7,))):
             torch.library.opcheck(torch.ops.adaptau.dropout.default, (x[0], rows, 4, 20_000, 1))
 
@@ -392,6 +498,14 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: with_adjacency(3, torch.tensor([0, -1, 0], dtype=torch.int32)), r"item_indices must lie in \[0, 3\), got -1"),
     (lambda: with_adjacency(1, torch.tensor([0, 4, 1])), "user_indices must be int32, contiguous, .* got int64"),
     (lambda: with_adjacency(0, torch.tensor([0, 2, 1, 3])), "user_indptr must ascend from 0 to len"),
+    (lambda: with_adjacency(4, torch.tensor([0, 2, 2], dtype=torch.int32)), "user_order must have each of the 3 nodes once"),
+    (lambda: with_adjacency(4, torch.tensor([0, 2], dtype=torch.int32)), "user_order must have each of the 3 nodes once"),
+    (lambda: with_adjacency(5, torch.tensor([0, 1, 2, 3, 5], dtype=torch.int32)), "item_order must have each of the 5 nodes once"),
+    (lambda: with_adjacency(5, torch.tensor([0, 1, 2, 3, -1], dtype=torch.int32)), "item_order must have each of the 5 nodes once"),
+    (lambda: with_adjacency(5, torch.arange(5)), "item_order must be int32, contiguous, .* got int64"),
+    (lambda: G.layers(U, I, -1), "n_layers must be >= 0, got -1"),
+    (lambda: torch.ops.adaptau.propagate_layers_backward(U, I, *G._adjacency, 1),
+     "grad_users must have a row for each of the 3 users and layers, got 3 rows"),
 ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class LightGCN(Recommender):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.graph = BipartiteGraph(interactions)
+        self.graph = BipartiteGraph(interactions, reorder=True)
         self.n_layers, self.hop_dropout = n_layers, hop_dropout
         self.user_table, self.item_table = xavier_tables(
             self.graph.n_users, self.graph.n_items, dim, seed

@@ -159,17 +159,30 @@ struct DropoutProblem {
   Dropout dropout;
 };
 
-// mean: (x + A x + .. + A^L x) / (L + 1), otherwise A^L x, with A = D^-1/2 [[0, R], [R^T, 0]]
-// D^-1/2. Sides: users, items. Rows of x belong to the nodes `given` (rows of one node add up,
-// nodes without one have a zero row); results are those of the nodes `wanted`. A is symmetric, so
-// the gradient is the same problem with the two exchanged. Dropout is of A x alone (one layer, no
-// mean), users' rows numbered before items'.
+// What a propagation of L layers leaves, with A = D^-1/2 [[0, R], [R^T, 0]] D^-1/2 and M_l the l-th
+// dropout.
+enum class Layers {
+  mean,   // (x + A x + .. + A^L x) / (L + 1), without dropout
+  last,   // A^L x, of L >= 1; dropout of L = 1
+  every,  // E_0 = x and E_l = M_l A E_(l - 1), each a result: [L + 1, rows, d]
+  sum,    // the transpose: G_0 with G_L = x_L and G_l = x_l + A M_(l + 1) G_(l + 1)
+};
+
+// Sides: users, items. Rows of x belong to the nodes `given` (rows of one node add up, nodes
+// without one have a zero row), those of `sum` to all layers, one below the other; results are
+// those of the nodes `wanted`. A is symmetric, so the gradient is the same problem with the two
+// exchanged. Dropout numbers users' rows before items', M_l has the seed + l, that of `last` the
+// seed.
+//
+// Nodes may be numbered otherwise inside the graph than in x, selections, results and dropout:
+// node r of a side is order[r] there, or r itself if order is nullptr.
 struct PropagationProblem {
   Adjacency side[2];
+  const int32_t* order[2];
   Matrix x[2];
   Selection given[2], wanted[2];
   int64_t n_layers;
-  bool mean;
+  Layers layers;
   Dropout dropout;
 };
 

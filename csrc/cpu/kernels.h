@@ -88,8 +88,8 @@ struct SampledState {
 };
 
 // Rows of a sparse matrix times a table: row r of the result is
-// scale[r] * sum over e in [starts[r], starts[r + 1]) of table_scale[i] * table row i = indices[e]
-// + own_scale[r] * own[r]. Rows of the result are d apart, d a multiple of the vector length.
+// out[r] = scale[r] * sum over e in [starts[r], starts[r + 1]) of table_scale[i] * table row i =
+// indices[e] + own_scale[r] * own[r], rows of d elements, a multiple of the vector length.
 template <class T>
 struct GatheredRows {
   int64_t rows, d;
@@ -102,6 +102,7 @@ struct GatheredRows {
   const T* scale;
   const T* const* own;  // [rows] of d elements, or nullptr: nothing is added
   const T* own_scale;
+  T* const* out;
   Dropout dropout;           // of the result; its factor is in scale and own_scale already
   const int64_t* table_row;  // [rows] the result's rows as dropout numbers them
   bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
@@ -269,7 +270,7 @@ struct Kernels {
   void (*sampled_scatter)(const BucketSamples<T>& samples, const T* users, const T* scale,
                           const T* values, T* grad);
 
-  void (*gather_rows)(const GatheredRows<T>& gathered, T* out);
+  void (*gather_rows)(const GatheredRows<T>& gathered);
 
   void (*adam_missed)(int64_t d, const AdamMissed<T>& missed, const AdamRow<T>& row);
   void (*adam_step)(int64_t d, const AdamStep<T>& step, const T* gradient, const AdamRow<T>& row);

@@ -235,6 +235,7 @@ class Propagation {
   }
 
  private:
+  bool mean() const { return p_.layers == Layers::mean; }
   bool some_given(int s) const { return p_.given[s].ids != nullptr; }
 
   void prepare(int s) {
@@ -275,14 +276,14 @@ class Propagation {
       return static_cast<unsigned>((rows + kWarps - 1) / kWarps);
     };
     const float factor =
-        p_.mean ? 1 / static_cast<float>(p_.n_layers + 1) : static_cast<float>(p_.dropout.factor());
+        mean() ? 1 / static_cast<float>(p_.n_layers + 1) : static_cast<float>(p_.dropout.factor());
     const Hop call{users,
                    items,
                    row_blocks(users.rows),
                    static_cast<int>(last ? p_.x[0].cols : ld_),
                    ld_,
                    last,
-                   p_.mean,
+                   mean(),
                    p_.n_layers > 0,
                    factor,
                    p_.dropout};

@@ -1,9 +1,10 @@
-// propagate for any device: arguments checked, problem described, a kernel called.
+// propagate and its like for any device: arguments checked, problem described, a kernel called.
 #pragma once
 
 #include <algorithm>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "random.h"
 
@@ -11,17 +12,39 @@ namespace adaptau {
 
 // One side of a graph. On the CPU ranges are checked again at every call, in a small part of a
 // hop's time: a wrong index would read anybody's memory. Kernels elsewhere assert every index.
+inline const int32_t* int32_ids(const Arguments& given, const std::string& name, const char* shape,
+                                const Tensor& ids) {
+  given.check_device(name.c_str(), ids);
+  if (ids.scalar_type() != ScalarType::Int || ids.dim() != 1 || !ids.is_contiguous())
+    fail(name, " must be int32, contiguous, of shape ", shape, ", got ",
+         name_of(ids.scalar_type()), " of shape ", shape_of(ids),
+         "; use the tensors of a BipartiteGraph");
+  return static_cast<const int32_t*>(ids.const_data_ptr());
+}
+
+// What each node of a side is outside the graph, on the CPU.
+inline const int32_t* node_order(const Arguments& given, const char* name,
+                                 const OptionalTensor& order, int64_t rows) {
+  if (!order) return nullptr;
+  if (!given.on_cpu()) fail(name, " is of graphs on the CPU; use the tensors of a BipartiteGraph");
+  const int32_t* nodes = int32_ids(given, name, "[nodes]", *order);
+  std::vector<char> seen(static_cast<size_t>(rows), 0);
+  bool once = order->numel() == rows;
+  for (int64_t r = 0; once && r < rows; ++r) {
+    once = nodes[r] >= 0 && nodes[r] < rows && seen[static_cast<size_t>(nodes[r])] == 0;
+    if (once) seen[static_cast<size_t>(nodes[r])] = 1;
+  }
+  if (!once)
+    fail(name, " must have each of the ", rows, " nodes once; use the tensors of a BipartiteGraph");
+  return nodes;
+}
+
 inline Adjacency adjacency(const Arguments& given, const std::string& name, const Tensor& indptr,
                            const Tensor& indices, int64_t n_neighbours) {
   const std::string indptr_name = name + "_indptr", indices_name = name + "_indices";
-  given.check_device(indices_name.c_str(), indices);
-  if (indices.scalar_type() != ScalarType::Int || indices.dim() != 1 || !indices.is_contiguous())
-    fail(indices_name, " must be int32, contiguous, of shape [nnz], got ",
-         name_of(indices.scalar_type()), " of shape ", shape_of(indices),
-         "; use the tensors of a BipartiteGraph");
+  const int32_t* j = int32_ids(given, indices_name, "[nnz]", indices);
   const int64_t nnz = indices.numel(), rows = std::max<int64_t>(indptr.numel() - 1, 0);
   const int64_t* p = given.ids(indptr_name.c_str(), indptr, rows + 1, 0, nnz + 1);
-  const int32_t* j = static_cast<const int32_t*>(indices.const_data_ptr());
   if (!given.on_cpu()) return {rows, p, j, nnz};
   if (p[0] != 0 || p[rows] != nnz || !std::is_sorted(p, p + rows + 1))
     fail(indptr_name, " must ascend from 0 to len(", indices_name, ") = ", nnz,
@@ -46,52 +69,104 @@ inline Selection selection(const Arguments& given, const char* name, const Optio
   return {nodes->numel() > 0 ? chosen : &nobody, nodes->numel()};
 }
 
-inline void check_rows(const char* name, const Matrix& x, const Selection& given,
+inline void check_rows(const char* name, const Matrix& x, const Selection& given, int64_t layers,
                        const char* side) {
-  if (x.rows != given.count)
-    fail(name, " must have a row for each of the ", given.count, " ", side, ", got ", x.rows,
-         " rows");
+  if (x.rows != layers * given.count)
+    fail(name, " must have a row for each of the ", given.count, " ", side,
+         layers > 1 ? " and layers" : "", ", got ", x.rows, " rows");
 }
 
-struct PropagationTensors {
-  const Tensor& x_users;
-  const OptionalTensor &given_users, &given_items;
+// The tensors of a BipartiteGraph.
+struct GraphTensors {
+  Tensor user_indptr, user_indices, item_indptr, item_indices;
+  OptionalTensor user_order, item_order;
 };
 
-// Device::propagate(tensors, problem, out) runs the kernels.
+// Rows that come in, and of which nodes; of which nodes results are.
+struct PropagationTensors {
+  Tensor x_users, x_items;
+  OptionalTensor given_users, given_items, users, items;
+};
+
+// Device::propagate(tensors, problem, out) runs the kernels; results of `every` have a row for each
+// layer and node.
+template <class Device>
+std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
+                                           const GraphTensors& graph, int64_t n_layers,
+                                           Layers layers, const Dropout& dropout) {
+  const bool is_sum = layers == Layers::sum, is_every = layers == Layers::every;
+  const char* names[2] = {is_sum ? "grad_users" : "x_users", is_sum ? "grad_items" : "x_items"};
+  if (n_layers < (layers == Layers::last ? 1 : 0))
+    fail("n_layers must be >= ", layers == Layers::last ? 1 : 0, ", got ", n_layers);
+  const Arguments given(tensors.x_users);
+  PropagationProblem p{};
+  p.x[0] = given.matrix(names[0], tensors.x_users);
+  p.x[1] = given.matrix(names[1], tensors.x_items);
+  check_pair(names[0], p.x[0], names[1], p.x[1]);
+  p.side[0] = adjacency(given, "user", graph.user_indptr, graph.user_indices,
+                        graph.item_indptr.numel() - 1);
+  p.side[1] = adjacency(given, "item", graph.item_indptr, graph.item_indices, p.side[0].rows);
+  p.order[0] = node_order(given, "user_order", graph.user_order, p.side[0].rows);
+  p.order[1] = node_order(given, "item_order", graph.item_order, p.side[1].rows);
+  p.given[0] = selection(given, is_sum ? "users" : "given_users", tensors.given_users,
+                         p.side[0].rows);
+  p.given[1] = selection(given, is_sum ? "items" : "given_items", tensors.given_items,
+                         p.side[1].rows);
+  p.wanted[0] = selection(given, "users", tensors.users, p.side[0].rows);
+  p.wanted[1] = selection(given, "items", tensors.items, p.side[1].rows);
+  p.n_layers = n_layers;
+  p.layers = layers;
+  p.dropout = dropout;
+  check_rows(names[0], p.x[0], p.given[0], is_sum ? n_layers + 1 : 1, "users");
+  check_rows(names[1], p.x[1], p.given[1], is_sum ? n_layers + 1 : 1, "items");
+  const int64_t d = p.x[0].cols, of_a_node = is_every ? n_layers + 1 : 1;
+  Tensor out[2] = {
+      empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[0].count, d}),
+      empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[1].count, d})};
+  Device::with_compute_type(p.x[0], [&](auto zero) {
+    using T = decltype(zero);
+    T* const rows[2] = {data<T>(out[0]), data<T>(out[1])};
+    Device::propagate(tensors, p, rows);
+  });
+  return {out[0], out[1]};
+}
+
 template <class Device>
 std::tuple<Tensor, Tensor> propagate_embeddings(
     Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, Tensor item_indptr,
-    Tensor item_indices, int64_t n_layers, bool mean, OptionalTensor users, OptionalTensor items,
-    OptionalTensor given_users, OptionalTensor given_items, int64_t dropout, int64_t seed) {
-  if (n_layers < (mean ? 0 : 1)) fail("n_layers must be >= ", mean ? 0 : 1, ", got ", n_layers);
+    Tensor item_indices, OptionalTensor user_order, OptionalTensor item_order, int64_t n_layers,
+    bool mean, OptionalTensor users, OptionalTensor items, OptionalTensor given_users,
+    OptionalTensor given_items, int64_t dropout, int64_t seed) {
   if (dropout != 0 && (mean || n_layers != 1))
     fail("dropout is of one layer without mean, got n_layers=", n_layers, ", mean=", mean);
-  const Arguments given(x_users);
-  PropagationProblem p{};
-  p.x[0] = given.matrix("x_users", x_users);
-  p.x[1] = given.matrix("x_items", x_items);
-  check_pair("x_users", p.x[0], "x_items", p.x[1]);
-  p.side[0] = adjacency(given, "user", user_indptr, user_indices, item_indptr.numel() - 1);
-  p.side[1] = adjacency(given, "item", item_indptr, item_indices, p.side[0].rows);
-  p.given[0] = selection(given, "given_users", given_users, p.side[0].rows);
-  p.given[1] = selection(given, "given_items", given_items, p.side[1].rows);
-  p.wanted[0] = selection(given, "users", users, p.side[0].rows);
-  p.wanted[1] = selection(given, "items", items, p.side[1].rows);
-  p.n_layers = n_layers;
-  p.mean = mean;
-  p.dropout = parse_dropout("dropout", dropout, seed);
-  check_rows("x_users", p.x[0], p.given[0], "users");
-  check_rows("x_items", p.x[1], p.given[1], "items");
-  const int64_t d = p.x[0].cols;
-  Tensor out_users = empty_like_compute(x_users, p.x[0], {p.wanted[0].count, d});
-  Tensor out_items = empty_like_compute(x_users, p.x[0], {p.wanted[1].count, d});
-  Device::with_compute_type(p.x[0], [&](auto zero) {
-    using T = decltype(zero);
-    T* const out[2] = {data<T>(out_users), data<T>(out_items)};
-    Device::propagate(PropagationTensors{x_users, given_users, given_items}, p, out);
-  });
-  return {out_users, out_items};
+  return run_propagation<Device>(
+      {x_users, x_items, given_users, given_items, users, items},
+      {user_indptr, user_indices, item_indptr, item_indices, user_order, item_order}, n_layers,
+      mean ? Layers::mean : Layers::last, parse_dropout("dropout", dropout, seed));
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor> propagate_layers(Tensor x_users, Tensor x_items, Tensor user_indptr,
+                                            Tensor user_indices, Tensor item_indptr,
+                                            Tensor item_indices, OptionalTensor user_order,
+                                            OptionalTensor item_order, int64_t n_layers,
+                                            OptionalTensor users, OptionalTensor items,
+                                            int64_t dropout, int64_t seed) {
+  return run_propagation<Device>(
+      {x_users, x_items, {}, {}, users, items},
+      {user_indptr, user_indices, item_indptr, item_indices, user_order, item_order}, n_layers,
+      Layers::every, parse_dropout("dropout", dropout, seed));
+}
+
+template <class Device>
+std::tuple<Tensor, Tensor> propagate_layers_backward(
+    Tensor grad_users, Tensor grad_items, Tensor user_indptr, Tensor user_indices,
+    Tensor item_indptr, Tensor item_indices, OptionalTensor user_order, OptionalTensor item_order,
+    int64_t n_layers, OptionalTensor users, OptionalTensor items, int64_t dropout, int64_t seed) {
+  return run_propagation<Device>(
+      {grad_users, grad_items, users, items, {}, {}},
+      {user_indptr, user_indices, item_indptr, item_indices, user_order, item_order}, n_layers,
+      Layers::sum, parse_dropout("dropout", dropout, seed));
 }
 
 }  // namespace adaptau

@@ -53,10 +53,20 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "Tensor user_indices, Tensor item_indptr, Tensor item_indices)");
   m.def(
       "propagate(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
-      "Tensor item_indptr, Tensor item_indices, int n_layers, bool mean=True, Tensor? users=None, "
-      "Tensor? items=None, Tensor? given_users=None, Tensor? given_items=None, int dropout=0, "
-      "int seed=0) -> "
+      "Tensor item_indptr, Tensor item_indices, Tensor? user_order, Tensor? item_order, "
+      "int n_layers, bool mean=True, Tensor? users=None, Tensor? items=None, "
+      "Tensor? given_users=None, Tensor? given_items=None, int dropout=0, int seed=0) -> "
       "(Tensor users, Tensor items)");
+  m.def(
+      "propagate_layers(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
+      "Tensor item_indptr, Tensor item_indices, Tensor? user_order, Tensor? item_order, "
+      "int n_layers, Tensor? users=None, Tensor? items=None, int dropout=0, int seed=0) -> "
+      "(Tensor users, Tensor items)");
+  m.def(
+      "propagate_layers_backward(Tensor grad_users, Tensor grad_items, Tensor user_indptr, "
+      "Tensor user_indices, Tensor item_indptr, Tensor item_indices, Tensor? user_order, "
+      "Tensor? item_order, int n_layers, Tensor? users=None, Tensor? items=None, int dropout=0, "
+      "int seed=0) -> (Tensor grad_x_users, Tensor grad_x_items)");
   m.def(
       "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
   m.def("dropout(Tensor x, Tensor? rows, int first_row, int steps, int seed) -> Tensor");

@@ -338,7 +338,7 @@ void propagation(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers, 
       }
     }
     problem.n_layers = n_layers;
-    problem.mean = mean;
+    problem.layers = mean ? Layers::mean : Layers::last;
     std::vector<T> out[2], again[2];
     for (int s : {0, 1})
       for (auto* o : {out, again}) o[s].resize(problem.wanted[s].count * d);

@@ -11,7 +11,7 @@ constexpr int64_t kAhead = 16;
 
 // NV vectors of one row of the result, from column k.
 template <class T, int NV, bool scaled>
-ADAPTAU_INLINE void gather_columns(const GatheredRows<T>& g, int64_t r, int64_t k, T* out) {
+ADAPTAU_INLINE void gather_columns(const GatheredRows<T>& g, int64_t r, int64_t k) {
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes, line = 64 / static_cast<int>(sizeof(T));
   V sum[NV] = {};
@@ -43,31 +43,31 @@ ADAPTAU_INLINE void gather_columns(const GatheredRows<T>& g, int64_t r, int64_t 
     if (g.own != nullptr) s += load<V>(g.own[r] + k + i * W) * g.own_scale[r];
     if (g.dropout.steps > 0) s = drop<T>(s, bits + skipped + i * W, g.dropout.steps);
     if (g.stream) {
-      stream(out + k + i * W, s);
+      stream(g.out[r] + k + i * W, s);
     } else {
-      store(out + k + i * W, s);
+      store(g.out[r] + k + i * W, s);
     }
   }
 }
 
 template <class T, bool scaled>
-ADAPTAU_INLINE void gather_all(const GatheredRows<T>& g, T* out) {
+ADAPTAU_INLINE void gather_all(const GatheredRows<T>& g) {
   constexpr int64_t W = simd<T>::lanes;
-  for (int64_t r = 0; r < g.rows; ++r, out += g.d) {
+  for (int64_t r = 0; r < g.rows; ++r) {
     int64_t k = 0;
-    for (; k + 8 * W <= g.d; k += 8 * W) gather_columns<T, 8, scaled>(g, r, k, out);
-    if (k + 4 * W <= g.d) gather_columns<T, 4, scaled>(g, r, k, out), k += 4 * W;
-    if (k + 2 * W <= g.d) gather_columns<T, 2, scaled>(g, r, k, out), k += 2 * W;
-    if (k + W <= g.d) gather_columns<T, 1, scaled>(g, r, k, out);
+    for (; k + 8 * W <= g.d; k += 8 * W) gather_columns<T, 8, scaled>(g, r, k);
+    if (k + 4 * W <= g.d) gather_columns<T, 4, scaled>(g, r, k), k += 4 * W;
+    if (k + 2 * W <= g.d) gather_columns<T, 2, scaled>(g, r, k), k += 2 * W;
+    if (k + W <= g.d) gather_columns<T, 1, scaled>(g, r, k);
   }
 }
 
 template <class T>
-void gather_rows(const GatheredRows<T>& g, T* out) {
+void gather_rows(const GatheredRows<T>& g) {
   if (g.table_scale != nullptr) {
-    gather_all<T, true>(g, out);
+    gather_all<T, true>(g);
   } else {
-    gather_all<T, false>(g, out);
+    gather_all<T, false>(g);
   }
   if (g.stream) fence_streams();
 }

@@ -56,4 +56,6 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   using namespace adaptau;
   m.impl("bipartite_graph", TORCH_BOX(&bipartite_graph));
   m.impl("propagate", TORCH_BOX(&propagate_embeddings<Cpu>));
+  m.impl("propagate_layers", TORCH_BOX(&propagate_layers<Cpu>));
+  m.impl("propagate_layers_backward", TORCH_BOX(&propagate_layers_backward<Cpu>));
 }
