@@ -27,9 +27,11 @@ def skewed_graph(n_users: int, n_items: int, n_pairs: int) -> scipy.sparse.csr_a
     return graph
 
 
-def graph_on(r: scipy.sparse.csr_array, device: torch.device) -> ax.BipartiteGraph:
-    graph = ax.BipartiteGraph(r)
-    return graph if device.type == "cpu" else graph.to(device)
+def graphs_on(r: scipy.sparse.csr_array, device: torch.device) -> dict[str, ax.BipartiteGraph]:
+    """By contender; an order of the nodes is the CPU's."""
+    if device.type != "cpu":
+        return {OURS: ax.BipartiteGraph(r).to(device)}
+    return {OURS: ax.BipartiteGraph(r), "our reorder=True": ax.BipartiteGraph(r, reorder=True)}
 
 
 def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_array]]:
@@ -78,25 +80,26 @@ def propagation_cases(
         n_users, n_items = r.shape
         n = n_users + n_items
         matrices = {name: on_device(a, device) for name, a in adjacencies(r, library).items()}
-        graph = graph_on(r, device)
+        ours = graphs_on(r, device)
         x = embeddings(n, d, "random", 0, device).requires_grad_()
         picked = torch.randperm(r.nnz, generator=torch.Generator().manual_seed(1))[:n_rows].numpy()
         users, items = (torch.from_numpy(side[picked]).long().to(device) for side in r.tocoo().coords)
         grads = tuple(embeddings(len(users), d, "random", seed, device) for seed in (2, 3))
 
-        def hop(threads: int, graph=graph, x=x, matrices=matrices) -> Contenders:
+        def hop(threads: int, ours=ours, x=x, matrices=matrices, sizes=r.shape) -> Contenders:
             x = x.detach()
-            sides = x.split([graph.n_users, graph.n_items])
+            sides = x.split(sizes)
             peers = {f"torch {k}": lambda a=a: a() @ x for k, a in matrices.items()}
-            return {OURS: lambda: graph.hop(*sides), **peers}
+            return {**{k: lambda g=g: g.hop(*sides) for k, g in ours.items()}, **peers}
 
         def step(
-            threads: int, graph=graph, x=x, matrices=matrices, users=users, items=items, grads=grads
-        ) -> Contenders:
-            sides = [side.detach().requires_grad_() for side in x.split([graph.n_users, graph.n_items])]
-            rows = torch.cat([users, items + graph.n_users])
+            threads: int, ours=ours, x=x, matrices=matrices, users=users, items=items, grads=grads,
+            sizes=r.shape,
+        ) -> Contenders:  # fmt: skip
+            sides = [side.detach().requires_grad_() for side in x.split(sizes)]
+            rows = torch.cat([users, items + sizes[0]])
 
-            def ours() -> object:
+            def propagated(graph: ax.BipartiteGraph) -> object:
                 out = graph.propagate(*sides, users=users, items=items)
                 return torch.autograd.grad(out, sides, grads)
 
@@ -122,7 +125,7 @@ def propagation_cases(
 
             by_csr = {k: a for k, a in matrices.items() if library in k}
             return {
-                OURS: ours,
+                **{k: lambda g=g: propagated(g) for k, g in ours.items()},
                 **{f"torch {k}": lambda a=a: symmetric(a()) for k, a in by_csr.items()},
                 "torch COO, autograd": lambda: naive(matrices["COO"]()),
             }

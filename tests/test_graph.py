@@ -504,6 +504,7 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: with_adjacency(5, torch.tensor([0, 1, 2, 3, -1], dtype=torch.int32)), "item_order must have each of the 5 nodes once"),
     (lambda: with_adjacency(5, torch.arange(5)), "item_order must be int32, contiguous, .* got int64"),
     (lambda: G.layers(U, I, -1), "n_layers must be >= 0, got -1"),
+    (lambda: G.layers(U, I, 2**62), "n_layers must be <= 65536, got"),
     (lambda: torch.ops.adaptau.propagate_layers_backward(U, I, *G._adjacency, 1),
      "grad_users must have a row for each of the 3 users and layers, got 3 rows"),
 ]  # fmt: skip

@@ -8,9 +8,9 @@
 // Where only some rows of x are given, the first hop adds those alone (a row's list is reduced to
 // the given neighbours); where only some results are wanted, the last hop computes those alone.
 //
-// Nodes are numbered as the graph has them, so that the rows of nodes close to each other lie close;
-// what comes from outside, and goes there, is found by the graph's order. A row adds its edges in
-// the order of its list, whatever the numbers: they change no bit.
+// Nodes are numbered as the graph has them, so that the rows of nodes close to each other lie
+// close; what comes from outside, and goes there, is found by the graph's order. A row adds its
+// edges in the order of its list, whatever the numbers: they change no bit.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -74,8 +74,8 @@ class Propagation {
   }
 
  private:
-  // Rows that are c * z where they are multiplied by `scale`; of all nodes, numbered as inside or as
-  // outside, or of those given.
+  // Rows that are c * z where they are multiplied by `scale`; of all nodes, numbered as inside or
+  // as outside, or of those given.
   struct Table {
     enum Rows { kNodes, kOutside, kGiven };
     const T* data;
@@ -88,9 +88,9 @@ class Propagation {
     int64_t rows, first_row;  // of all nodes, users' before items'
     const int64_t* indptr;
     const int32_t* indices;
-    const int32_t* order;     // [rows] or nullptr: what a node is outside
-    Buffer<int32_t> inside;   // [rows] the inverse, empty where there is no order
-    Buffer<T> inverse_root;   // [rows] c, zero for a node without edges
+    const int32_t* order;    // [rows] or nullptr: what a node is outside
+    Buffer<int32_t> inside;  // [rows] the inverse, empty where there is no order
+    Buffer<T> inverse_root;  // [rows] c, zero for a node without edges
     Nodes given, wanted;
     const T* x;  // rows of d elements that may be read as ld, x_stride apart, layer by layer
     int64_t x_stride;
@@ -152,8 +152,7 @@ class Propagation {
     side.order = p_.order[s];
     if (side.order != nullptr) {
       side.inside = Buffer<int32_t>(side.rows);
-      for (int64_t r = 0; r < side.rows; ++r)
-        side.inside[side.order[r]] = static_cast<int32_t>(r);
+      for (int64_t r = 0; r < side.rows; ++r) side.inside[side.order[r]] = static_cast<int32_t>(r);
     }
     side.inverse_root = Buffer<T>(side.rows);
     for_each_row(side.rows, [&](int64_t r) {
@@ -230,14 +229,10 @@ class Propagation {
   // Of what a hop leaves.
   Dropout dropout_of(const Hop& hop) const {
     switch (p_.layers) {
-      case Layers::mean:
-        return {};
-      case Layers::last:
-        return p_.dropout;
-      case Layers::every:
-        return dropout_of_layer(hop.number);
-      default:
-        return dropout_of_layer(std::max<int64_t>(p_.n_layers - hop.number, 0));
+      case Layers::mean: return {};
+      case Layers::last: return p_.dropout;
+      case Layers::every: return dropout_of_layer(hop.number);
+      default: return dropout_of_layer(std::max<int64_t>(p_.n_layers - hop.number, 0));
     }
   }
 
@@ -321,9 +316,8 @@ class Propagation {
     const bool lists_in_place = all && source.table.rows == Table::kNodes;
     const Buffer<int32_t> list(lists_in_place ? 0 : run.edges);
     const Dropout dropout = dropout_of(hop);
-    const T factor = p_.layers == Layers::mean && hop.last
-                         ? T(1) / static_cast<T>(p_.n_layers + 1)
-                         : static_cast<T>(dropout.factor());
+    const T factor = p_.layers == Layers::mean && hop.last ? T(1) / static_cast<T>(p_.n_layers + 1)
+                                                           : static_cast<T>(dropout.factor());
     int64_t starts[kBlock + 1] = {0}, table_row[kBlock];
     T scale[kBlock], own_scale[kBlock];
     const T* own[kBlock];
@@ -367,12 +361,10 @@ class Propagation {
     const int32_t *first = side.indices + side.indptr[node],
                   *end = side.indices + side.indptr[node + 1];
     switch (source.table.rows) {
-      case Table::kNodes:
-        return std::copy(first, end, list) - list;
+      case Table::kNodes: return std::copy(first, end, list) - list;
       case Table::kOutside:
         return std::transform(first, end, list, [&](int32_t i) { return source.order[i]; }) - list;
-      default:
-        break;
+      default: break;
     }
     int64_t n = 0;
     for (; first != end; ++first) {

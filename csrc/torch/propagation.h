@@ -16,9 +16,8 @@ inline const int32_t* int32_ids(const Arguments& given, const std::string& name,
                                 const Tensor& ids) {
   given.check_device(name.c_str(), ids);
   if (ids.scalar_type() != ScalarType::Int || ids.dim() != 1 || !ids.is_contiguous())
-    fail(name, " must be int32, contiguous, of shape ", shape, ", got ",
-         name_of(ids.scalar_type()), " of shape ", shape_of(ids),
-         "; use the tensors of a BipartiteGraph");
+    fail(name, " must be int32, contiguous, of shape ", shape, ", got ", name_of(ids.scalar_type()),
+         " of shape ", shape_of(ids), "; use the tensors of a BipartiteGraph");
   return static_cast<const int32_t*>(ids.const_data_ptr());
 }
 
@@ -76,6 +75,8 @@ inline void check_rows(const char* name, const Matrix& x, const Selection& given
          layers > 1 ? " and layers" : "", ", got ", x.rows, " rows");
 }
 
+constexpr int64_t kMostLayers = 65536;  // whose rows are counted without overflow
+
 // The tensors of a BipartiteGraph.
 struct GraphTensors {
   Tensor user_indptr, user_indices, item_indptr, item_indices;
@@ -98,6 +99,8 @@ std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
   const char* names[2] = {is_sum ? "grad_users" : "x_users", is_sum ? "grad_items" : "x_items"};
   if (n_layers < (layers == Layers::last ? 1 : 0))
     fail("n_layers must be >= ", layers == Layers::last ? 1 : 0, ", got ", n_layers);
+  if ((is_sum || is_every) && n_layers > kMostLayers)
+    fail("n_layers must be <= ", kMostLayers, ", got ", n_layers);
   const Arguments given(tensors.x_users);
   PropagationProblem p{};
   p.x[0] = given.matrix(names[0], tensors.x_users);
@@ -108,10 +111,10 @@ std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
   p.side[1] = adjacency(given, "item", graph.item_indptr, graph.item_indices, p.side[0].rows);
   p.order[0] = node_order(given, "user_order", graph.user_order, p.side[0].rows);
   p.order[1] = node_order(given, "item_order", graph.item_order, p.side[1].rows);
-  p.given[0] = selection(given, is_sum ? "users" : "given_users", tensors.given_users,
-                         p.side[0].rows);
-  p.given[1] = selection(given, is_sum ? "items" : "given_items", tensors.given_items,
-                         p.side[1].rows);
+  p.given[0] =
+      selection(given, is_sum ? "users" : "given_users", tensors.given_users, p.side[0].rows);
+  p.given[1] =
+      selection(given, is_sum ? "items" : "given_items", tensors.given_items, p.side[1].rows);
   p.wanted[0] = selection(given, "users", tensors.users, p.side[0].rows);
   p.wanted[1] = selection(given, "items", tensors.items, p.side[1].rows);
   p.n_layers = n_layers;
@@ -120,9 +123,8 @@ std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
   check_rows(names[0], p.x[0], p.given[0], is_sum ? n_layers + 1 : 1, "users");
   check_rows(names[1], p.x[1], p.given[1], is_sum ? n_layers + 1 : 1, "items");
   const int64_t d = p.x[0].cols, of_a_node = is_every ? n_layers + 1 : 1;
-  Tensor out[2] = {
-      empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[0].count, d}),
-      empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[1].count, d})};
+  Tensor out[2] = {empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[0].count, d}),
+                   empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[1].count, d})};
   Device::with_compute_type(p.x[0], [&](auto zero) {
     using T = decltype(zero);
     T* const rows[2] = {data<T>(out[0]), data<T>(out[1])};

@@ -359,6 +359,102 @@ void propagation(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers, 
   }
 }
 
+// Nodes numbered backwards inside, the lists in the same order.
+struct Backwards {
+  std::vector<int64_t> indptr{0};
+  std::vector<int32_t> indices, order;
+  Backwards(const Edges& edges, int64_t columns) {
+    const auto rows = static_cast<int64_t>(edges.indptr.size()) - 1;
+    for (int64_t r = rows - 1; r >= 0; --r) {
+      order.push_back(static_cast<int32_t>(r));
+      for (int64_t e = edges.indptr[r]; e < edges.indptr[r + 1]; ++e)
+        indices.push_back(static_cast<int32_t>(columns - 1 - edges.indices[e]));
+      indptr.push_back(static_cast<int64_t>(indices.size()));
+    }
+  }
+  Adjacency adjacency() const {
+    return {static_cast<int64_t>(indptr.size()) - 1, indptr.data(), indices.data()};
+  }
+};
+
+// Every layer, and the sum over layers that is its transpose, with dropout: numbers inside change
+// no bit, <g, every(x)> = <sum(g), x>, and the mean of the layers without dropout is the mean.
+template <class T>
+void layers(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers) {
+  const int64_t rows[2] = {n_users, n_items}, count = n_layers + 1;
+  const Edges edges[2] = {{n_users, n_items, true}, {n_items, n_users, false}};
+  const Backwards backwards[2] = {{edges[0], n_items}, {edges[1], n_users}};
+  const std::vector<int64_t> chosen[2] = {{n_users - 1, 0, n_users - 1}, {n_items / 2}};
+  for (const bool all : {true, false}) {
+    PropagationProblem problem{};
+    problem.n_layers = n_layers;
+    std::vector<T> x[2], g[2], mean[2], every[2], sum[2];
+    Selection nodes[2];
+    for (int s : {0, 1}) {
+      nodes[s] = all ? Selection{nullptr, rows[s]}
+                     : Selection{chosen[s].data(), static_cast<int64_t>(chosen[s].size())};
+      x[s] = random_values<T>(rows[s] * d, 51 + s);
+      g[s] = random_values<T>(count * nodes[s].count * d, 61 + s);
+      mean[s].resize(nodes[s].count * d);
+      every[s].resize(count * nodes[s].count * d);
+      sum[s].resize(rows[s] * d);
+    }
+    const auto run = [&](Layers layers, bool inside, int64_t steps, std::vector<T>(&out)[2]) {
+      problem.layers = layers;
+      problem.dropout = {steps, 12};
+      for (int s : {0, 1}) {
+        problem.side[s] = inside ? backwards[s].adjacency() : edges[s].adjacency();
+        problem.order[s] = inside ? backwards[s].order.data() : nullptr;
+        const bool is_sum = layers == Layers::sum;
+        problem.x[s] =
+            as_matrix(is_sum ? g[s] : x[s], is_sum ? count * nodes[s].count : rows[s], d);
+        problem.given[s] = is_sum ? nodes[s] : Selection{nullptr, rows[s]};
+        problem.wanted[s] = is_sum ? Selection{nullptr, rows[s]} : nodes[s];
+      }
+      propagate<T>(problem, {out[0].data(), out[1].data()}, threads(inside ? 3 : 1));
+    };
+    const double u = std::numeric_limits<T>::epsilon() / 2;
+    run(Layers::mean, false, 0, mean);
+    run(Layers::every, true, 0, every);
+    for (int s : {0, 1}) {
+      std::vector<double> expected(mean[s].size(), 0.0);
+      for (size_t k = 0; k < every[s].size(); ++k)
+        expected[k % expected.size()] +=
+            static_cast<double>(every[s][k]) / static_cast<double>(count);
+      const double longest = static_cast<double>(std::max(n_users, n_items)) / 5 + 1;
+      CHECK_NEAR(error(mean[s], expected, largest(x[s]) * std::pow(longest, 0.5 * n_layers)), 0,
+                 2 * static_cast<double>(count) * (longest + 6) * u);
+    }
+    for (const Layers kind : {Layers::mean, Layers::every, Layers::sum}) {
+      std::vector<T> again[2], twice[2];
+      for (int s : {0, 1}) {
+        again[s].resize((kind == Layers::sum     ? sum[s]
+                         : kind == Layers::every ? every[s]
+                                                 : mean[s])
+                            .size());
+        twice[s].resize(again[s].size());
+      }
+      run(kind, false, kind == Layers::mean ? 0 : 20000, again);
+      run(kind, true, kind == Layers::mean ? 0 : 20000, twice);
+      for (int s : {0, 1}) {
+        CHECK(again[s] == twice[s]);
+        if (kind == Layers::every) every[s] = again[s];
+        if (kind == Layers::sum) sum[s] = again[s];
+      }
+    }
+    double outside = 0, inside = 0, size = 0;
+    for (int s : {0, 1}) {
+      for (size_t k = 0; k < g[s].size(); ++k) {
+        outside += static_cast<double>(g[s][k]) * static_cast<double>(every[s][k]);
+        size += std::abs(static_cast<double>(g[s][k]) * static_cast<double>(every[s][k]));
+      }
+      for (size_t k = 0; k < x[s].size(); ++k)
+        inside += static_cast<double>(x[s][k]) * static_cast<double>(sum[s][k]);
+    }
+    CHECK_NEAR(inside, outside, 200 * static_cast<double>(count) * u * (size + 1));
+  }
+}
+
 template <class T>
 void all() {
   const int64_t roomy = int64_t{64} << 20, none = 0, few_groups = 48 * 48 * 8 * 4 * 8;
@@ -384,6 +480,11 @@ void all() {
     propagation<T>(3, 3, 1, n_layers, true);
     propagation<T>(70, 200, 33, n_layers, true);
     propagation<T>(500, 300, 64, n_layers, true);
+  }
+  for (int64_t n_layers : {0, 1, 3}) {
+    layers<T>(3, 3, 1, n_layers);
+    layers<T>(70, 200, 33, n_layers);
+    layers<T>(300, 200, 64, n_layers);
   }
   propagation<T>(70, 200, 64, 1, false);
   propagation<T>(500, 300, 48, 2, false);

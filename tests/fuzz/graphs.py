@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import hypothesis.strategies as st
+import scipy.sparse
 import torch
 from torch import Tensor
 
 import adaptau_ext as ax
-from adaptau_ext import reference
+from adaptau_ext import reference, reorder
 from adaptau_ext.dropout import dropout
 from tests.budget import assert_within
 from tests.fuzz.target import Target
@@ -44,6 +46,7 @@ cases = st.fixed_dictionaries(
         "n_items": mostly([None], [1, -1, 2**31, 2**63 - 1]),
         "n_layers": mostly([0, 1, 2, 3], [-1, -(2**63)]),
         "chosen": st.lists(st.booleans(), min_size=2, max_size=2),
+        "reorder": st.booleans(),
         "dropout": mostly([None, None, 0.0, 0.5, 0.99999], [1.0, -0.1, float("nan")]),
         "threads": st.integers(1, 3),
         "faults": faults("interactions.0", "interactions.1", "x_users", "x_items", "users", "items"),
@@ -66,11 +69,13 @@ def check(case: dict[str, Any]) -> str:
     given = spoil(given, case["faults"])
     x = given["x_users"], given["x_items"]
     chosen: dict[str, Any] = {name: given.get(name) for name in ("users", "items")}
-    with threads(case["threads"]):
+    # cases that were kept before there was an order have none
+    ordered = {"reorder": case.get("reorder", False)}
+    with threads(case["threads"]), mock.patch.object(reorder, "LEAF", 2):
         try:
-            graph = ax.BipartiteGraph(given["interactions"], case["n_items"] or n_items)
+            graph = ax.BipartiteGraph(given["interactions"], case["n_items"] or n_items, **ordered)
             if case["dropout"] is not None:
-                return check_layers(graph, x, chosen, case)
+                return check_layers(graph, given["interactions"], x, chosen, case)
             out = graph.propagate(*x, case["n_layers"], **chosen)
         except Exception as problem:
             return explained(problem, NAMES)
@@ -88,9 +93,13 @@ def check(case: dict[str, Any]) -> str:
 
 
 def check_layers(
-    graph: ax.BipartiteGraph, x: tuple[Tensor, Tensor], chosen: dict[str, Any], case: dict[str, Any]
+    graph: ax.BipartiteGraph,
+    interactions: Any,
+    x: tuple[Tensor, Tensor],
+    chosen: dict[str, Any],
+    case: dict[str, Any],
 ) -> str:
-    """The same bits from the same seed, and without dropout the last hop is `hop` of the one before."""
+    """The same bits from the same seed, and without dropout their mean is what `propagate` has."""
 
     def run() -> tuple[Tensor, Tensor]:
         seed = torch.Generator().manual_seed(case["seed"])
@@ -103,6 +112,13 @@ def check_layers(
     assert all(
         torch.equal(a.nan_to_num(0.5), b.nan_to_num(0.5)) for a, b in zip(out, again, strict=True)
     )
+    if case["dropout"] == 0 and all(part.isfinite().all() for part in x):
+        wide = [part.double() for part in x]
+        twin = reference.propagate(interactions, *wide, case["n_layers"], **chosen)
+        users, items = (part.long().numpy() for part in interactions)
+        sparse = scipy.sparse.csr_array((items + 1, items, users), (graph.n_users, graph.n_items))
+        for ours, exact in zip(out, twin, strict=True):
+            assert_within(ours.double().mean(0), exact, 2 * budget(sparse, *x, case["n_layers"]))
     return f"layers {case['dtype']} {case['n_layers']} {case['dropout']}"
 
 
@@ -149,7 +165,12 @@ def check_dropout(case: dict[str, Any]) -> str:
     return f"dropped {case['dtype']} {steps}"
 
 
-GRAPH = ("csrc/torch/propagation.h", "csrc/cpu/propagate.cpp", "adaptau_ext/graph.py")
+GRAPH = (
+    "csrc/torch/propagation.h",
+    "csrc/cpu/propagate.cpp",
+    "adaptau_ext/graph.py",
+    "adaptau_ext/reorder.py",
+)
 DROPOUT = (
     "csrc/torch/random.h",
     "csrc/cpu/dropout.cpp",
