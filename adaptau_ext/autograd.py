@@ -252,6 +252,13 @@ def _bipartite_graph(indptr: Tensor, indices: Tensor, n_items: int) -> tuple[Ten
     )
 
 
+@torch.library.register_fake("adaptau::renumber_side")
+def _renumber_side(
+    indptr: Tensor, indices: Tensor, order: Tensor, other_order: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(indptr), torch.empty_like(indices)
+
+
 @torch.library.register_fake("adaptau::propagate")
 def _propagate(
     x_users: Tensor, x_items: Tensor, user_indptr: Tensor, user_indices: Tensor, item_indptr: Tensor,
@@ -321,10 +328,15 @@ def _layers_backward(transpose: Any, ctx: Any, *grads: Tensor) -> tuple[Any, ...
     return *(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True)), *[None] * 11
 
 
-_LAYERS = ("propagate_layers", "propagate_layers_backward")
-for _is_backward, _name in enumerate(_LAYERS):
-    torch.library.register_fake(f"adaptau::{_name}")(partial(_layers_fake, bool(_is_backward)))
-    _transpose = getattr(ops, _LAYERS[1 - _is_backward])
-    torch.library.register_autograd(
-        f"adaptau::{_name}", partial(_layers_backward, _transpose), setup_context=_layers_setup
-    )
+torch.library.register_fake("adaptau::propagate_layers")(partial(_layers_fake, False))
+torch.library.register_fake("adaptau::propagate_layers_backward")(partial(_layers_fake, True))
+torch.library.register_autograd(
+    "adaptau::propagate_layers",
+    partial(_layers_backward, ops.propagate_layers_backward),
+    setup_context=_layers_setup,
+)
+torch.library.register_autograd(
+    "adaptau::propagate_layers_backward",
+    partial(_layers_backward, ops.propagate_layers),
+    setup_context=_layers_setup,
+)

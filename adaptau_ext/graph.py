@@ -34,8 +34,9 @@ class BipartiteGraph:
             whatever its value.
         n_items: needed with a pair; a SciPy matrix has it.
         reorder: number the nodes inside so that those close to each other in the graph are close in
-            memory (`adaptau_ext.reorder`). Takes about as long as fifty hops. Hops with tables that do
-            not fit the CPU's caches then take 0.7 to 0.8 of the time. No bit of a result changes.
+            memory (`adaptau_ext.reorder`). On first use on the CPU this takes one core about as long as
+            fifty hops take two; hops with tables that do not fit the caches take 0.7 to 0.8 of the time
+            from then on. No bit of a result changes.
 
     Raises:
         RuntimeError: for an id out of range, a row that is unsorted or has duplicates.
@@ -56,20 +57,34 @@ class BipartiteGraph:
         # rows of R and of its transpose: (user_indptr, user_indices, item_indptr, item_indices), and
         # what their nodes are outside, where they are numbered in another order: (users, items)
         self._adjacency: _Adjacency = (*_ops.bipartite_graph(indptr, indices, n_items), None, None)
-        found = locality_order(indptr.numpy(), indices.numpy(), n_items) if reorder else None
-        if found is not None:
-            orders = [torch.from_numpy(order) for order in found]
-            self._adjacency = (*_renumbered(self._adjacency, orders), *orders)
+        self._wants_order = reorder
 
     def to(self, device: torch.device | str) -> BipartiteGraph:
-        """The same graph on another device, where its embeddings are."""
-        adjacency, (users, items) = self._adjacency, self._adjacency[4:]
-        if torch.device(device).type != "cpu" and users is not None and items is not None:
-            inverse = [torch.argsort(order).int() for order in (users, items)]
-            adjacency = (*_renumbered(adjacency, inverse), None, None)
+        """The same graph on another device, where its embeddings are. An order is the CPU's alone."""
         graph = copy.copy(self)
-        graph._adjacency = tuple(None if part is None else part.to(device) for part in adjacency)
+        users, items = self._adjacency[4:]
+        if torch.device(device).type != "cpu" and users is not None and items is not None:
+            graph._renumber([torch.argsort(order).int() for order in (users, items)])
+            graph._adjacency, graph._wants_order = (*graph._adjacency[:4], None, None), True
+        graph._adjacency = tuple(None if part is None else part.to(device) for part in graph._adjacency)
         return graph
+
+    def _ready(self) -> _Adjacency:
+        """The adjacency, in an order if one is wanted: found at the first use, compiled code aside."""
+        indptr, indices, *_ = self._adjacency
+        assert indptr is not None and indices is not None
+        if self._wants_order and indptr.is_cpu and not torch.compiler.is_compiling():
+            self._wants_order = False
+            found = locality_order(indptr.numpy(), indices.numpy(), self.n_items)
+            if found is not None:
+                self._renumber([torch.from_numpy(order) for order in found])
+        return self._adjacency
+
+    def _renumber(self, orders: list[Tensor]) -> None:
+        user_indptr, user_indices, item_indptr, item_indices, *_ = self._adjacency
+        sides = (user_indptr, user_indices, *orders), (item_indptr, item_indices, *orders[::-1])
+        renumbered = [part for side in sides for part in _ops.renumber_side(*side)]
+        self._adjacency = (*renumbered, *orders)
 
     @property
     def n_users(self) -> int:
@@ -160,7 +175,8 @@ class BipartiteGraph:
             return E[:, :n_users][:, users], E[:, n_users:][:, items]
 
         As in `propagate`, the last hop is computed for the rows wanted alone, and the backward pass
-        stores nothing but the graph: masks are drawn again.
+        stores nothing but the graph: masks are drawn again. The last bits of a layer depend on how many
+        there are.
 
         Args:
             dropout: probability that an element of a hop's output is zero, in [0, 1).
@@ -176,11 +192,11 @@ class BipartiteGraph:
         self._check_devices(x_users, x_items, users, items)
         if x_users.device.type != "cpu":
             layers: tuple[Tensor, Tensor] = _HopByHop.apply(  # type: ignore[no-untyped-call]
-                x_users, x_items, users, items, self._adjacency, n_layers, steps, seed
+                x_users, x_items, users, items, self._ready(), n_layers, steps, seed
             )
             return layers
         rows = _ops.propagate_layers(
-            x_users, x_items, *self._adjacency, n_layers, users, items, steps, seed
+            x_users, x_items, *self._ready(), n_layers, users, items, steps, seed
         )
         count = n_layers + 1
         user_rows, item_rows = (x.view(count, len(x) // count, x.shape[1]) for x in rows)
@@ -197,7 +213,7 @@ class BipartiteGraph:
     ) -> tuple[Tensor, Tensor]:
         self._check_devices(x_users, x_items, users, items)
         result: tuple[Tensor, Tensor] = _ops.propagate(
-            x_users, x_items, *self._adjacency, n_layers, mean, users, items
+            x_users, x_items, *self._ready(), n_layers, mean, users, items
         )
         return result
 
@@ -217,21 +233,6 @@ def _nodes(adjacency: _Adjacency) -> tuple[int, int]:
     user_indptr, item_indptr = adjacency[0], adjacency[2]
     assert user_indptr is not None and item_indptr is not None
     return user_indptr.shape[0] - 1, item_indptr.shape[0] - 1
-
-
-def _renumbered(adjacency: _Adjacency, orders: list[Tensor]) -> list[Tensor]:
-    """The same lists, in the same order, for nodes of which the r-th is orders[side][r] now."""
-    places = [torch.argsort(order).int() for order in orders]
-    parts = []
-    for side in (0, 1):
-        indptr, indices = adjacency[2 * side : 2 * side + 2]
-        assert indptr is not None and indices is not None
-        order = orders[side].long()
-        degrees = indptr.diff()[order]
-        starts = torch.cat([indptr[:1], degrees.cumsum(0)])
-        edges = torch.arange(len(indices)) + (indptr[order] - starts[:-1]).repeat_interleave(degrees)
-        parts += [starts, places[1 - side][indices[edges].long()]]
-    return parts
 
 
 class _HopByHop(torch.autograd.Function):

@@ -30,14 +30,15 @@ def locality_order(
         return None
     ones = np.ones(len(indices), np.float32)
     whole = scipy.sparse.csr_array((ones, indices, indptr), shape=(n_users, n_items))
-    order: list[tuple[np.ndarray, np.ndarray]] = []
     parts = [(whole, np.arange(n_users, dtype=np.int32), np.arange(n_items, dtype=np.int32))]
+    del whole  # the first part is gone when its halves are there
+    order: list[tuple[np.ndarray, np.ndarray]] = []
     while parts:
         part, users, items = parts.pop()
         if max(part.shape) <= LEAF or part.nnz == 0:
             order.append((users, items))
             continue
-        by_user, by_item = (np.argsort(vector) for vector in _second_vectors(part, rng))
+        by_user, by_item = (np.argsort(x, kind="stable") for x in _second_vectors(part, rng))
         halves = zip(np.array_split(by_user, 2), np.array_split(by_item, 2), strict=True)
         for u, i in reversed([*halves]):  # the first half is the next that is popped
             parts.append((part[u][:, i], users[u], items[i]))
@@ -49,15 +50,13 @@ def _second_vectors(
     part: scipy.sparse.csr_array, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """About: of users and items, divided by the roots of the degrees."""
-    roots = [np.sqrt(np.maximum(part.sum(axis), 1)) for axis in (1, 0)]
-    scale_users, scale_items = (scipy.sparse.diags_array(1 / root) for root in roots)
-    scaled = (scale_users @ part @ scale_items).tocsr()
-    transposed = scaled.T.tocsr()
+    degrees = np.diff(part.indptr), np.bincount(part.indices, minlength=part.shape[1])
+    roots = [np.sqrt(np.maximum(degree, 1)).astype(np.float32) for degree in degrees]
     first = roots[1] / np.linalg.norm(roots[1])  # singular vector of the items, whose value is 1
     v = rng.standard_normal(part.shape[1], np.float32)
     for _ in range(ITERATIONS):
         v -= first * (first @ v)
         v /= np.linalg.norm(v) or 1
-        u = scaled @ v
-        v = transposed @ u
+        u = (part @ (v / roots[1])) / roots[0]
+        v = (part.T @ (u / roots[0])) / roots[1]
     return u / roots[0], v / roots[1]

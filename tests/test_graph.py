@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -258,7 +260,10 @@ def test_layers_hop_by_hop_are_the_operator(n_layers: int) -> None:
             torch.testing.assert_close(got, other)
 
 
-@pytest.mark.parametrize(("d", "dtype"), [(17, torch.float32), (64, torch.float32), (5, torch.float64)])
+@pytest.mark.parametrize(
+    ("d", "dtype"),
+    [(17, torch.float32), (64, torch.float32), (64, torch.bfloat16), (5, torch.float64)],
+)
 def test_reordered_graphs_have_the_same_bits(
     d: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,7 +271,7 @@ def test_reordered_graphs_have_the_same_bits(
     monkeypatch.setattr(reorder, "LEAF", 16)
     csr, plain, *inputs = graph_and_inputs(60, 130, d, dtype)
     reordered = ax.BipartiteGraph(csr, reorder=True)
-    for order, n in zip(reordered._adjacency[4:], (60, 130), strict=True):
+    for order, n in zip(reordered._ready()[4:], (60, 130), strict=True):
         assert order is not None and torch.equal(order.sort().values, torch.arange(n).int())
         assert not torch.equal(order, torch.arange(n).int())
     x = [t.requires_grad_() for t in inputs]
@@ -290,12 +295,33 @@ def test_reordered_graphs_have_the_same_bits(
             assert torch.equal(got, right)
 
 
+def test_an_order_is_given_up_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other devices the graph is as it came; copies have an order of their own."""
+    monkeypatch.setattr(reorder, "LEAF", 16)
+    csr, plain, *x = graph_and_inputs(60, 130, 8)
+    graph = ax.BipartiteGraph(csr, reorder=True)
+    expected = plain.propagate(*x)
+    for one in (graph, copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
+        assert all(torch.equal(a, b) for a, b in zip(one.propagate(*x), expected, strict=True))
+        assert one._adjacency[4] is not None
+    away = graph.to("meta")
+    assert away._adjacency[4:] == (None, None) and away.n_items == 130
+    orders = [order for order in graph._adjacency[4:] if order is not None]
+    before = graph._adjacency
+    graph._renumber([torch.argsort(order).int() for order in orders])
+    for got, right in zip(graph._adjacency[:4], plain._adjacency[:4], strict=True):
+        assert got is not None and right is not None and torch.equal(got, right)
+    assert not all(torch.equal(a, b) for a, b in zip(before[:4], plain._adjacency[:4], strict=True))
+
+
 @pytest.mark.parametrize("device", GPUS)
 def test_reordered_graphs_go_to_other_devices(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they were."""
     monkeypatch.setattr(reorder, "LEAF", 16)
     csr, plain, *inputs = graph_and_inputs(60, 130, 8)
-    reordered = ax.BipartiteGraph(csr, reorder=True).to(device)
+    reordered = ax.BipartiteGraph(csr, reorder=True)
+    reordered._ready()
+    reordered = reordered.to(device)
     for _ in runs(device):
         ours = reordered.propagate(*on(device, inputs))
         expected = plain.to(device).propagate(*on(device, inputs))
@@ -383,6 +409,19 @@ def test_strides_do_not_matter(device: str) -> None:
                 assert torch.equal(ours, same)
 
 
+def test_layers_of_gradients_may_lie_in_a_wider_table() -> None:
+    """Read where they are, and the same as a copy."""
+    _, graph, *_ = graph_and_inputs(60, 130, 64)
+    for chosen in ((None, None), (torch.tensor([3, 0, 3]), None)):
+        sizes = [n if ids is None else len(ids) for n, ids in zip((60, 130), chosen, strict=True)]
+        wide = [torch.randn(3 * n, 80) for n in sizes]
+        ours, expected = (
+            torch.ops.adaptau.propagate_layers_backward(*grads, *graph._adjacency, 2, *chosen)
+            for grads in ([w[:, 8:72] for w in wide], [w[:, 8:72].clone() for w in wide])
+        )
+        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
 @pytest.mark.parametrize("d", [33, 64])
 def test_bitwise_the_same_on_any_number_of_threads(d: int, restore_threads: None) -> None:
     _, graph, x_users, x_items = graph_and_inputs(3000, 2000, d, density=0.02)
@@ -427,7 +466,9 @@ def test_compile_without_graph_breaks() -> None:
     users, items = random_ids(60, 20), random_ids(130, 20)
 
     def step(u: Tensor, i: Tensor) -> Tensor:
-        u, i = graph.propagate(*graph.hop(u * 2, i), users=users, items=items)
+        user_layers, item_layers = graph.layers(u, i, 2)
+        u, i = graph.hop(user_layers.mean(0) * 2, item_layers[1])
+        u, i = graph.propagate(u, i, users=users, items=items)
         return (u * i).sum()
 
     expected = step(*leaves)
@@ -505,6 +546,11 @@ ERRORS: list[tuple[Any, str]] = [
     (lambda: with_adjacency(5, torch.arange(5)), "item_order must be int32, contiguous, .* got int64"),
     (lambda: G.layers(U, I, -1), "n_layers must be >= 0, got -1"),
     (lambda: G.layers(U, I, 2**62), "n_layers must be <= 65536, got"),
+    (lambda: G.layers(U, I, 65536, users=LONG[:1].expand(40_000).contiguous()),
+     r"n_layers \+ 1 times the rows wanted must be fewer than 2\^31, got 65537 times 40000"),
+    (lambda: ax.BipartiteGraph((LONG[:2], LONG[:0]), 1).layers(
+        U[:1, :1].expand(1, 2**62), U[:1, :1].expand(1, 2**62), users=LONG[:0], items=LONG[:0]),
+     r"x_users must have fewer than 2\^31 columns d, got 4611686018427387904"),
     (lambda: torch.ops.adaptau.propagate_layers_backward(U, I, *G._adjacency, 1),
      "grad_users must have a row for each of the 3 users and layers, got 3 rows"),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from adaptau_ext import cli, reference
+from adaptau_ext import cli, reference, reorder
 from adaptau_ext.data import Interactions, read_lightgcn, synthetic
 from adaptau_ext.dropout import draw_seed, steps_of
 from adaptau_ext.evaluation import evaluate
@@ -241,6 +241,19 @@ def test_every_form_trains(small: Interactions, changes: dict[str, object]) -> N
     assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
     users_differ = trained[-1].inv_tau_max > 1.01 * trained[-1].inv_tau_min
     assert users_differ == ("tau" not in changes)
+
+
+def test_lightgcn_is_the_same_with_its_graph_reordered(
+    small: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(model="lightgcn", dropout=0.2, epochs=2)
+    plain = results(settings, small)
+    monkeypatch.setattr(reorder, "LEAF", 50)
+    trainer = Trainer(settings, small)
+    reordered = [event for event in trainer.run() if isinstance(event, EpochResult)]
+    assert trainer.model.graph._adjacency[4] is not None
+    for a, b in zip(plain, reordered, strict=True):
+        assert a.metrics == b.metrics and a.loss_sum == b.loss_sum
 
 
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])

@@ -175,10 +175,10 @@ enum class Layers {
 // seed.
 //
 // Nodes may be numbered otherwise inside the graph than in x, selections, results and dropout:
-// node r of a side is order[r] there, or r itself if order is nullptr.
+// node r of a side is order[r] there, or r itself if order is nullptr. place is its inverse.
 struct PropagationProblem {
   Adjacency side[2];
-  const int32_t* order[2];
+  const int32_t *order[2], *place[2];
   Matrix x[2];
   Selection given[2], wanted[2];
   int64_t n_layers;

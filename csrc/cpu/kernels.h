@@ -87,9 +87,9 @@ struct SampledState {
   double* unit_sum;
 };
 
-// Rows of a sparse matrix times a table: row r of the result is
-// out[r] = scale[r] * sum over e in [starts[r], starts[r + 1]) of table_scale[i] * table row i =
-// indices[e] + own_scale[r] * own[r], rows of d elements, a multiple of the vector length.
+// Rows of a sparse matrix times a table: out[r] = own_scale[r] * own[r] + scale[r] * sum over e in
+// [starts[r], starts[r + 1]), i = indices[e], of table_scale[i] * table row i. All rows are of d
+// elements, a multiple of the vector length.
 template <class T>
 struct GatheredRows {
   int64_t rows, d;
@@ -105,7 +105,7 @@ struct GatheredRows {
   T* const* out;
   Dropout dropout;           // of the result; its factor is in scale and own_scale already
   const int64_t* table_row;  // [rows] the result's rows as dropout numbers them
-  bool stream;  // past the caches: the result is too large for them, and aligned to kRowAlign
+  bool stream;  // past the caches: results are too large for them, and aligned to kRowAlign
 };
 
 template <class T>

@@ -33,7 +33,7 @@ void ranks(const RanksProblem& problem, int64_t* ranks, const Parallel& parallel
 template <class T>
 void target_scores(const RanksProblem& problem, T* scores, const Parallel& parallel);
 
-// propagate.cpp: out[side] is [wanted nodes, d] contiguous.
+// propagate.cpp: out[side] is [wanted nodes, d] contiguous, or [n_layers + 1, wanted nodes, d].
 template <class T>
 void propagate(const PropagationProblem& problem, T* const (&out)[2], const Parallel& parallel);
 

@@ -63,14 +63,14 @@ class Propagation {
     const int64_t hops = std::max<int64_t>(n_layers, 1);  // the one of no layers adds no edges
     for (int64_t h = 1; h < hops; ++h) {
       Buffer<T> next[2] = {Buffer<T>(side_[0].rows * ld_), Buffer<T>(side_[1].rows * ld_)};
-      hop({h, false}, {next[0].get(), next[1].get()});
+      run_hop({h, false}, {next[0].get(), next[1].get()});
       for (int s : {0, 1}) {
         side_[s].scaled = std::move(next[s]);
         side_[s].table = {side_[s].scaled.get(), ld_, nullptr, Table::kNodes};
         if (p_.layers == Layers::every) emit(side_[s], p_.wanted[s], layer_out(s, h));
       }
     }
-    last_hop({hops, true});
+    last_hop(hops);
   }
 
  private:
@@ -88,9 +88,8 @@ class Propagation {
     int64_t rows, first_row;  // of all nodes, users' before items'
     const int64_t* indptr;
     const int32_t* indices;
-    const int32_t* order;    // [rows] or nullptr: what a node is outside
-    Buffer<int32_t> inside;  // [rows] the inverse, empty where there is no order
-    Buffer<T> inverse_root;  // [rows] c, zero for a node without edges
+    const int32_t *order, *place;  // [rows] what a node is outside and its inverse, or nullptr
+    Buffer<T> inverse_root;        // [rows] c, zero for a node without edges
     Nodes given, wanted;
     const T* x;  // rows of d elements that may be read as ld, x_stride apart, layer by layer
     int64_t x_stride;
@@ -99,7 +98,7 @@ class Propagation {
     Table table;       // what the next hop gathers
 
     int64_t outside_of(int64_t node) const { return order != nullptr ? order[node] : node; }
-    int64_t inside_of(int64_t id) const { return order != nullptr ? inside[id] : id; }
+    int64_t inside_of(int64_t id) const { return place != nullptr ? place[id] : id; }
     int64_t given_rows() const {
       return given.all() ? rows : static_cast<int64_t>(given.ids.size());
     }
@@ -150,10 +149,7 @@ class Propagation {
     side.indptr = p_.n_layers > 0 ? p_.side[s].indptr : no_edges_.get();
     side.indices = p_.side[s].indices;
     side.order = p_.order[s];
-    if (side.order != nullptr) {
-      side.inside = Buffer<int32_t>(side.rows);
-      for (int64_t r = 0; r < side.rows; ++r) side.inside[side.order[r]] = static_cast<int32_t>(r);
-    }
+    side.place = p_.place[s];
     side.inverse_root = Buffer<T>(side.rows);
     for_each_row(side.rows, [&](int64_t r) {
       const int64_t degree = side.indptr[r + 1] - side.indptr[r];
@@ -161,19 +157,19 @@ class Propagation {
     });
     side.given = distinct(side, given);
     const int64_t rows = side.given_rows();
-    const int64_t layers = p_.layers == Layers::sum ? p_.n_layers + 1 : 1;
+    const int64_t x_layers = p_.layers == Layers::sum ? p_.n_layers + 1 : 1;
     const bool in_place = side.given.all() && readable_in_place<T>(x) && d_ == ld_;
-    if (!in_place) side.x_copy = Buffer<T>(layers * rows * ld_);
+    if (!in_place) side.x_copy = Buffer<T>(x_layers * rows * ld_);
     if (!side.given.all()) {
-      for (int64_t l = 0; l < layers; ++l)
+      for (int64_t l = 0; l < x_layers; ++l)
         add_up_rows(side, x, given, l * given.count, side.x_copy.get() + l * rows * ld_);
     } else if (!in_place) {
-      for_each_row(layers * rows,
+      for_each_row(x_layers * rows,
                    [&](int64_t r) { read_row(x, r, side.x_copy.get() + r * ld_, ld_); });
     }
     side.x = in_place ? row_in_place<T>(x, 0) : side.x_copy.get();
     side.x_stride = in_place ? x.row_stride : ld_;
-    make_first_table(side, layers - 1);
+    make_first_table(side, x_layers - 1);
   }
 
   // Rows of x that belong to the same node become one; from row `first` of x on.
@@ -201,8 +197,9 @@ class Propagation {
     const T* root = side.inverse_root.get();
     if (!all || side.order != nullptr) {
       side.table_root = Buffer<T>(rows);
-      for (int64_t r = 0; r < rows; ++r)
-        side.table_root[r] = root[all ? side.inside[r] : side.given.ids[r]];
+      for_each_row(rows, [&](int64_t r) {
+        side.table_root[r] = side.inverse_root[all ? side.place[r] : side.given.ids[r]];
+      });
       root = side.table_root.get();
     }
     side.table = {side.x + layer * rows * side.x_stride, side.x_stride, root,
@@ -269,7 +266,7 @@ class Propagation {
 
   // Into the caller's memory; through rows of our own where those wanted are not simply all of them
   // or are not padded.
-  void last_hop(const Hop& last) {
+  void last_hop(int64_t number) {
     Buffer<T> padded_rows[2];
     T *out[2], *to[2];
     for (int s : {0, 1}) {
@@ -278,7 +275,7 @@ class Propagation {
       out[s] = layer_out(s, p_.n_layers);
       to[s] = direct ? out[s] : padded_rows[s].get();
     }
-    hop(last, to);
+    run_hop({number, true}, to);
     for (int s : {0, 1}) {
       if (to[s] == out[s]) continue;
       const Side& side = side_[s];
@@ -291,7 +288,7 @@ class Propagation {
   }
 
   // One hop for every node, or the last one for the nodes that are wanted.
-  void hop(const Hop& hop, T* const (&to)[2]) const {
+  void run_hop(const Hop& hop, T* const (&to)[2]) const {
     std::vector<Run> runs;
     for (int s : {0, 1}) {
       const Side& side = side_[s];

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 namespace adaptau {
 
@@ -21,9 +22,7 @@ template <class T>
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(int64_t n)
-      : data_(static_cast<T*>(take_scratch(static_cast<size_t>(n > 0 ? n : 1) * sizeof(T)))),
-        size_(n) {}
+  explicit Buffer(int64_t n) : data_(static_cast<T*>(take_scratch(bytes(n)))), size_(n) {}
   Buffer(int64_t n, T value) : Buffer(n) {
     for (int64_t i = 0; i < n; ++i) data_[i] = value;
   }
@@ -43,6 +42,11 @@ class Buffer {
   int64_t size() const { return size_; }
 
  private:
+  static size_t bytes(int64_t n) {
+    if (n > PTRDIFF_MAX / static_cast<int64_t>(sizeof(T))) throw std::bad_alloc();
+    return static_cast<size_t>(n > 0 ? n : 1) * sizeof(T);
+  }
+
   T* data_ = nullptr;
   int64_t size_ = 0;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -10,8 +11,6 @@
 
 namespace adaptau {
 
-// One side of a graph. On the CPU ranges are checked again at every call, in a small part of a
-// hop's time: a wrong index would read anybody's memory. Kernels elsewhere assert every index.
 inline const int32_t* int32_ids(const Arguments& given, const std::string& name, const char* shape,
                                 const Tensor& ids) {
   given.check_device(name.c_str(), ids);
@@ -21,23 +20,32 @@ inline const int32_t* int32_ids(const Arguments& given, const std::string& name,
   return static_cast<const int32_t*>(ids.const_data_ptr());
 }
 
-// What each node of a side is outside the graph, on the CPU.
-inline const int32_t* node_order(const Arguments& given, const char* name,
-                                 const OptionalTensor& order, int64_t rows) {
-  if (!order) return nullptr;
+// What each node of a side is outside the graph, on the CPU, and the inverse.
+struct NodeOrder {
+  const int32_t* order = nullptr;
+  std::vector<int32_t> inverse;
+  const int32_t* place() const { return order != nullptr ? inverse.data() : nullptr; }
+};
+
+inline NodeOrder node_order(const Arguments& given, const char* name, const OptionalTensor& order,
+                            int64_t rows) {
+  if (!order) return {};
   if (!given.on_cpu()) fail(name, " is of graphs on the CPU; use the tensors of a BipartiteGraph");
-  const int32_t* nodes = int32_ids(given, name, "[nodes]", *order);
-  std::vector<char> seen(static_cast<size_t>(rows), 0);
+  NodeOrder nodes{int32_ids(given, name, "[nodes]", *order),
+                  std::vector<int32_t>(static_cast<size_t>(rows), -1)};
   bool once = order->numel() == rows;
   for (int64_t r = 0; once && r < rows; ++r) {
-    once = nodes[r] >= 0 && nodes[r] < rows && seen[static_cast<size_t>(nodes[r])] == 0;
-    if (once) seen[static_cast<size_t>(nodes[r])] = 1;
+    const int32_t node = nodes.order[r];
+    once = node >= 0 && node < rows && nodes.inverse[static_cast<size_t>(node)] < 0;
+    if (once) nodes.inverse[static_cast<size_t>(node)] = static_cast<int32_t>(r);
   }
   if (!once)
     fail(name, " must have each of the ", rows, " nodes once; use the tensors of a BipartiteGraph");
   return nodes;
 }
 
+// One side of a graph. On the CPU ranges are checked again at every call, in a small part of a
+// hop's time: a wrong index would read anybody's memory. Kernels elsewhere assert every index.
 inline Adjacency adjacency(const Arguments& given, const std::string& name, const Tensor& indptr,
                            const Tensor& indices, int64_t n_neighbours) {
   const std::string indptr_name = name + "_indptr", indices_name = name + "_indices";
@@ -68,11 +76,11 @@ inline Selection selection(const Arguments& given, const char* name, const Optio
   return {nodes->numel() > 0 ? chosen : &nobody, nodes->numel()};
 }
 
-inline void check_rows(const char* name, const Matrix& x, const Selection& given, int64_t layers,
+inline void check_rows(const char* name, const Matrix& x, const Selection& given, int64_t x_layers,
                        const char* side) {
-  if (x.rows != layers * given.count)
+  if (x.rows != x_layers * given.count)
     fail(name, " must have a row for each of the ", given.count, " ", side,
-         layers > 1 ? " and layers" : "", ", got ", x.rows, " rows");
+         x_layers > 1 ? " and layers" : "", ", got ", x.rows, " rows");
 }
 
 constexpr int64_t kMostLayers = 65536;  // whose rows are counted without overflow
@@ -109,8 +117,9 @@ std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
   p.side[0] = adjacency(given, "user", graph.user_indptr, graph.user_indices,
                         graph.item_indptr.numel() - 1);
   p.side[1] = adjacency(given, "item", graph.item_indptr, graph.item_indices, p.side[0].rows);
-  p.order[0] = node_order(given, "user_order", graph.user_order, p.side[0].rows);
-  p.order[1] = node_order(given, "item_order", graph.item_order, p.side[1].rows);
+  const NodeOrder orders[2] = {node_order(given, "user_order", graph.user_order, p.side[0].rows),
+                               node_order(given, "item_order", graph.item_order, p.side[1].rows)};
+  for (int s : {0, 1}) p.order[s] = orders[s].order, p.place[s] = orders[s].place();
   p.given[0] =
       selection(given, is_sum ? "users" : "given_users", tensors.given_users, p.side[0].rows);
   p.given[1] =
@@ -123,6 +132,10 @@ std::tuple<Tensor, Tensor> run_propagation(const PropagationTensors& tensors,
   check_rows(names[0], p.x[0], p.given[0], is_sum ? n_layers + 1 : 1, "users");
   check_rows(names[1], p.x[1], p.given[1], is_sum ? n_layers + 1 : 1, "items");
   const int64_t d = p.x[0].cols, of_a_node = is_every ? n_layers + 1 : 1;
+  for (const Selection& wanted : p.wanted)
+    if (of_a_node * wanted.count > std::numeric_limits<int32_t>::max())
+      fail("n_layers + 1 times the rows wanted must be fewer than 2^31, got ", of_a_node, " times ",
+           wanted.count, "; take fewer rows at a time");
   Tensor out[2] = {empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[0].count, d}),
                    empty_like_compute(tensors.x_users, p.x[0], {of_a_node * p.wanted[1].count, d})};
   Device::with_compute_type(p.x[0], [&](auto zero) {

@@ -52,6 +52,9 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "bipartite_graph(Tensor indptr, Tensor indices, int n_items) -> (Tensor user_indptr, "
       "Tensor user_indices, Tensor item_indptr, Tensor item_indices)");
   m.def(
+      "renumber_side(Tensor indptr, Tensor indices, Tensor order, Tensor other_order) -> (Tensor "
+      "indptr, Tensor indices)");
+  m.def(
       "propagate(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
       "Tensor item_indptr, Tensor item_indices, Tensor? user_order, Tensor? item_order, "
       "int n_layers, bool mean=True, Tensor? users=None, Tensor? items=None, "

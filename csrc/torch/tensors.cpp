@@ -94,6 +94,8 @@ Matrix Arguments::matrix(const char* name, const Tensor& t) const {
     fail(name,
          " is float64, which is computed on the CPU only; convert it with .float() or move "
          "all arguments with .cpu()");
+  if (t.size(1) > std::numeric_limits<int32_t>::max())
+    fail(name, " must have fewer than 2^31 columns d, got ", t.size(1));
   // Without elements there is no memory: then no address in it may be computed, either.
   if (on_cpu() && t.numel() == 0) return {t.const_data_ptr(), dtype, t.size(0), t.size(1), 0, 0};
   return {t.const_data_ptr(), dtype, t.size(0), t.size(1), t.stride(0), t.stride(1)};

@@ -362,7 +362,7 @@ void propagation(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers, 
 // Nodes numbered backwards inside, the lists in the same order.
 struct Backwards {
   std::vector<int64_t> indptr{0};
-  std::vector<int32_t> indices, order;
+  std::vector<int32_t> indices, order;  // its own inverse
   Backwards(const Edges& edges, int64_t columns) {
     const auto rows = static_cast<int64_t>(edges.indptr.size()) - 1;
     for (int64_t r = rows - 1; r >= 0; --r) {
@@ -404,7 +404,7 @@ void layers(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers) {
       problem.dropout = {steps, 12};
       for (int s : {0, 1}) {
         problem.side[s] = inside ? backwards[s].adjacency() : edges[s].adjacency();
-        problem.order[s] = inside ? backwards[s].order.data() : nullptr;
+        problem.order[s] = problem.place[s] = inside ? backwards[s].order.data() : nullptr;
         const bool is_sum = layers == Layers::sum;
         problem.x[s] =
             as_matrix(is_sum ? g[s] : x[s], is_sum ? count * nodes[s].count : rows[s], d);
@@ -455,6 +455,37 @@ void layers(int64_t n_users, int64_t n_items, int64_t d, int64_t n_layers) {
   }
 }
 
+// Tables so large that hops write past the caches: a chain of nodes, numbered backwards or not.
+template <class T>
+void large_tables() {
+  const int64_t n = 40000, d = 128 / static_cast<int64_t>(sizeof(T));
+  std::vector<int64_t> indptr(n + 1);
+  std::vector<int32_t> ids(n), backwards(n);
+  for (int64_t r = 0; r <= n; ++r) indptr[r] = r;
+  for (int64_t r = 0; r < n; ++r) {
+    ids[r] = static_cast<int32_t>(r);
+    backwards[r] = static_cast<int32_t>(n - 1 - r);
+  }
+  const std::vector<T> x[2] = {random_values<T>(n * d, 71), random_values<T>(n * d, 72)};
+  for (const bool inside : {false, true}) {
+    PropagationProblem problem{};
+    std::vector<T> out[2] = {std::vector<T>(4 * n * d), std::vector<T>(4 * n * d)};
+    for (int s : {0, 1}) {
+      // user r knows item r alone: the order of each side gives the same lists
+      problem.side[s] = {n, indptr.data(), ids.data()};
+      problem.order[s] = problem.place[s] = inside ? backwards.data() : nullptr;
+      problem.x[s] = as_matrix(x[s], n, d);
+      problem.given[s] = problem.wanted[s] = {nullptr, n};
+    }
+    problem.n_layers = 3;
+    problem.layers = Layers::every;
+    propagate<T>(problem, {out[0].data(), out[1].data()}, threads(2));
+    for (int s : {0, 1})  // of degree one everywhere: each hop exchanges the sides
+      for (int64_t l = 0; l < 4; ++l)
+        CHECK(std::equal(x[(s + l) % 2].begin(), x[(s + l) % 2].end(), out[s].begin() + l * n * d));
+  }
+}
+
 template <class T>
 void all() {
   const int64_t roomy = int64_t{64} << 20, none = 0, few_groups = 48 * 48 * 8 * 4 * 8;
@@ -486,6 +517,7 @@ void all() {
     layers<T>(70, 200, 33, n_layers);
     layers<T>(300, 200, 64, n_layers);
   }
+  large_tables<T>();
   propagation<T>(70, 200, 64, 1, false);
   propagation<T>(500, 300, 48, 2, false);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -13,7 +15,7 @@ from torch import Tensor
 import adaptau_ext as ax
 from adaptau_ext import reference, reorder
 from adaptau_ext.dropout import dropout
-from tests.budget import assert_within
+from tests.budget import assert_within, roundoff
 from tests.fuzz.target import Target
 from tests.fuzz.tensors import (
     DTYPES,
@@ -99,19 +101,23 @@ def check_layers(
     chosen: dict[str, Any],
     case: dict[str, Any],
 ) -> str:
-    """The same bits from the same seed, and without dropout their mean is what `propagate` has."""
+    """The same bits whatever the order, a backward pass that is the transpose, and without dropout the
+    mean that `propagate` has."""
 
-    def run() -> tuple[Tensor, Tensor]:
+    def run(graph: ax.BipartiteGraph, x: tuple[Tensor, ...] = x) -> tuple[Tensor, Tensor]:
         seed = torch.Generator().manual_seed(case["seed"])
         options = {**chosen, "dropout": case["dropout"], "generator": seed}
         return graph.layers(*x, case["n_layers"], **options)
 
-    out, again = run(), run()
+    out = run(graph)
     if any(part.is_meta for part in out):
         return "meta"
+    again = run(ax.BipartiteGraph(interactions, graph.n_items))
     assert all(
         torch.equal(a.nan_to_num(0.5), b.nan_to_num(0.5)) for a, b in zip(out, again, strict=True)
     )
+    if all(part.isfinite().all() for part in x):
+        check_transpose(x, out, lambda *leaves: run(graph, leaves))
     if case["dropout"] == 0 and all(part.isfinite().all() for part in x):
         wide = [part.double() for part in x]
         twin = reference.propagate(interactions, *wide, case["n_layers"], **chosen)
@@ -120,6 +126,20 @@ def check_layers(
         for ours, exact in zip(out, twin, strict=True):
             assert_within(ours.double().mean(0), exact, 2 * budget(sparse, *x, case["n_layers"]))
     return f"layers {case['dtype']} {case['n_layers']} {case['dropout']}"
+
+
+def check_transpose(x: tuple[Tensor, Tensor], out: Any, layers: Callable[..., Any]) -> None:
+    """<out, out> = <x, gradient of it>: linear, to the roundings of the terms."""
+    leaves = [part.detach().clone().requires_grad_() for part in x]
+    gradients = torch.autograd.grad(layers(*leaves), leaves, [side.detach() for side in out])
+    squares = sum(float(side.detach().double().square().sum()) for side in out)
+    pairs = list(zip(x, gradients, strict=True))
+    products = sum(float((a.double() * g.double()).sum()) for a, g in pairs)
+    size = sum(float((a.double() * g.double()).abs().sum()) for a, g in pairs)
+    # gradients come back in the dtype of x
+    loss = 200 * max(roundoff(torch.float32), roundoff(x[0].dtype))
+    if math.isfinite(squares) and math.isfinite(size):
+        assert abs(products - squares) <= loss * (squares + size)
 
 
 drops = st.fixed_dictionaries(

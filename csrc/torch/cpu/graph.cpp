@@ -41,6 +41,27 @@ Graph bipartite_graph(Tensor indptr, Tensor indices, int64_t n_items) {
   return {user_indptr, user_indices, item_indptr, item_indices};
 }
 
+// One side of a graph for nodes of which the r-th is order[r] of before, those of the other side
+// other_order; lists keep their order.
+std::tuple<Tensor, Tensor> renumber_side(Tensor indptr, Tensor indices, Tensor order,
+                                         Tensor other_order) {
+  const Arguments given(indptr);
+  const Adjacency side = adjacency(given, "side", indptr, indices, other_order.numel());
+  const NodeOrder nodes = node_order(given, "order", order, side.rows),
+                  others = node_order(given, "other_order", other_order, other_order.numel());
+  Tensor new_indptr = torch::stable::new_empty(indptr, {side.rows + 1}, ScalarType::Long),
+         new_indices = torch::stable::new_empty(indices, {side.nnz}, ScalarType::Int);
+  int64_t* starts = data<int64_t>(new_indptr);
+  int32_t* list = data<int32_t>(new_indices);
+  starts[0] = 0;
+  for (int64_t r = 0; r < side.rows; ++r) {
+    const int64_t from = side.indptr[nodes.order[r]], to = side.indptr[nodes.order[r] + 1];
+    for (int64_t e = from; e < to; ++e) *list++ = others.place()[side.indices[e]];
+    starts[r + 1] = starts[r] + (to - from);
+  }
+  return {new_indptr, new_indices};
+}
+
 struct Cpu : Float32AndFloat64 {
   template <class T>
   static void propagate(const PropagationTensors&, const PropagationProblem& problem,
@@ -55,6 +76,7 @@ struct Cpu : Float32AndFloat64 {
 STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   using namespace adaptau;
   m.impl("bipartite_graph", TORCH_BOX(&bipartite_graph));
+  m.impl("renumber_side", TORCH_BOX(&renumber_side));
   m.impl("propagate", TORCH_BOX(&propagate_embeddings<Cpu>));
   m.impl("propagate_layers", TORCH_BOX(&propagate_layers<Cpu>));
   m.impl("propagate_layers_backward", TORCH_BOX(&propagate_layers_backward<Cpu>));
