@@ -133,9 +133,9 @@ def check_transpose(x: tuple[Tensor, Tensor], out: Any, layers: Callable[..., An
     leaves = [part.detach().clone().requires_grad_() for part in x]
     gradients = torch.autograd.grad(layers(*leaves), leaves, [side.detach() for side in out])
     squares = sum(float(side.detach().double().square().sum()) for side in out)
-    pairs = list(zip(x, gradients, strict=True))
-    products = sum(float((a.double() * g.double()).sum()) for a, g in pairs)
-    size = sum(float((a.double() * g.double()).abs().sum()) for a, g in pairs)
+    terms = [a.detach().double() * g.double() for a, g in zip(x, gradients, strict=True)]
+    products = sum(float(side.sum()) for side in terms)
+    size = sum(float(side.abs().sum()) for side in terms)
     # gradients come back in the dtype of x
     loss = 200 * max(roundoff(torch.float32), roundoff(x[0].dtype))
     if math.isfinite(squares) and math.isfinite(size):
