@@ -77,7 +77,7 @@ def check(case: dict[str, Any]) -> str:
         try:
             graph = ax.BipartiteGraph(given["interactions"], case["n_items"] or n_items, **ordered)
             if case["dropout"] is not None:
-                return check_layers(graph, given["interactions"], x, chosen, case)
+                return check_layers(graph, given["interactions"], sparse, x, chosen, case)
             out = graph.propagate(*x, case["n_layers"], **chosen)
         except Exception as problem:
             return explained(problem, NAMES)
@@ -97,6 +97,7 @@ def check(case: dict[str, Any]) -> str:
 def check_layers(
     graph: ax.BipartiteGraph,
     interactions: Any,
+    sparse: scipy.sparse.csr_array,
     x: tuple[Tensor, Tensor],
     chosen: dict[str, Any],
     case: dict[str, Any],
@@ -121,10 +122,9 @@ def check_layers(
     if case["dropout"] == 0 and all(part.isfinite().all() for part in x):
         wide = [part.double() for part in x]
         twin = reference.propagate(interactions, *wide, case["n_layers"], **chosen)
-        users, items = (part.long().numpy() for part in interactions)
-        sparse = scipy.sparse.csr_array((items + 1, items, users), (graph.n_users, graph.n_items))
+        allowed = 2 * budget(sparse, *x, case["n_layers"])
         for ours, exact in zip(out, twin, strict=True):
-            assert_within(ours.double().mean(0), exact, 2 * budget(sparse, *x, case["n_layers"]))
+            assert_within(ours.double().mean(0), exact, allowed)
     return f"layers {case['dtype']} {case['n_layers']} {case['dropout']}"
 
 
