@@ -45,6 +45,9 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), "epochs": (200,), "patience": (25,)},
         {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (4.0,), "epochs": (200,), "patience": (25,)},
         {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.25, 0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        # dropout, as published for the other data sets
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.1,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.1,), "t2": (1.0,), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
     ),
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
