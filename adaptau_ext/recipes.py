@@ -33,6 +33,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gowalla-lightgcn-tau0": {**_GOWALLA_LIGHTGCN, "tau": "weight_v0", "epochs": 152},
     "amazon-book-lightgcn": {**_AMAZON_LIGHTGCN, "tau": "weight_mean", "epochs": 152},
     "amazon-book-lightgcn-tau0": {**_AMAZON_LIGHTGCN, "tau": "weight_v0", "epochs": 153},
-    "ml-1m-mf": {**_ML_1M, "tau": "weight_ratio", "t1": 0.9, "t2": 1.0, "epochs": 150},
+    "ml-1m-mf": {
+        **_ML_1M, "tau": "weight_ratio", "t1": 0.9, "t2": 1.0, "epochs": 500, "patience": 51,
+    },
     "ml-1m-mf-tau0": {**_ML_1M, "tau": "weight_v0"},
-}
+}  # fmt: skip
