@@ -76,17 +76,18 @@ def trajectories(
     styles: list[dict[str, Any]] = [{"color": colour} for colour in _colours(len(fixed))]
     styles += [{"color": "black", "linestyle": dashes} for dashes in ("--", ":")[: len(adaptive)]]
     runs = {**fixed, **adaptive}
-    for axes, (label, keys) in zip(panels[0], values.items(), strict=True):
-        for (name, done), style in zip(runs.items(), styles, strict=True):
-            axes.plot(series(done, *keys), label=name, **style)
+    rows: list[dict[str, Any]] = []
+    for (name, done), style in zip(runs.items(), styles, strict=True):
+        lines = {label: series(done, *keys) for label, keys in values.items()}
+        for axes, line in zip(panels[0], lines.values(), strict=True):
+            axes.plot(line, label=name, **style)
+        for epoch in range(len(done.epochs)):
+            at = {label: line[epoch] for label, line in lines.items()}
+            rows.append({"run": name, "epoch": epoch, **at})
+    for axes, label in zip(panels[0], values, strict=True):
         axes.set(xlabel="epoch", ylabel=label)
     panels[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     _write(figure, path)
-    rows = [
-        {"run": name, "epoch": n, **{label: series(done, *keys)[n] for label, keys in values.items()}}
-        for name, done in runs.items()
-        for n in range(len(done.epochs))
-    ]
     write_csv(rows, path.with_suffix(".csv"))
 
 

@@ -51,7 +51,7 @@ def _result(line: Line, published: Published) -> Cells:
     cells["threads"] = done.provenance.get("threads", "")
     cells["s/epoch"] = f"{median(e['train_seconds'] for e in done.epochs):.1f}"
     cells["s/epoch published"] = f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
-    cells["seconds"] = f"{done.results['train_seconds'] + done.results['eval_seconds']:.0f}"
+    cells["seconds"] = _seconds(done)
     cells["commit"] = done.provenance.get("commit", "")
     return cells
 
@@ -67,6 +67,10 @@ def _chosen(line: Line) -> Cells:
     return {
         "chosen": f"{values}, best of {len(line.runs)}" + (f", {missing} to come" if missing else "")
     }
+
+
+def _seconds(done: Done) -> str:
+    return f"{done.results['train_seconds'] + done.results['eval_seconds']:.0f}"
 
 
 def _beside(name: str, where: str, ours: float, theirs: float) -> Cells:
@@ -88,9 +92,7 @@ def clean(lines: Sequence[Line], published: Published) -> list[Cells]:
         cells["epoch"] = line.best.results["best_epoch"]
         cells["epoch by paper"] = "" if line.beside is None else line.beside.results["best_epoch"]
         cells["threads"] = line.best.provenance["threads"]
-        cells["seconds"] = (
-            f"{line.best.results['train_seconds'] + line.best.results['eval_seconds']:.0f}"
-        )
+        cells["seconds"] = _seconds(line.best)
         cells["commit"] = line.best.provenance["commit"]
         rows.append(cells)
     return rows

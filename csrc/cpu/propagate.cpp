@@ -223,21 +223,25 @@ class Propagation {
     return {p_.dropout.steps, p_.dropout.seed + static_cast<uint64_t>(layer)};
   }
 
+  // Whose rows a hop leaves: sums go down from the last layer. The one hop of no layers leaves 0.
+  int64_t layer_of(const Hop& hop) const {
+    if (p_.layers != Layers::sum) return hop.number;
+    return std::max<int64_t>(p_.n_layers - hop.number, 0);
+  }
+
   // Of what a hop leaves.
   Dropout dropout_of(const Hop& hop) const {
     switch (p_.layers) {
       case Layers::mean: return {};
       case Layers::last: return p_.dropout;
-      case Layers::every: return dropout_of_layer(hop.number);
-      default: return dropout_of_layer(std::max<int64_t>(p_.n_layers - hop.number, 0));
+      default: return dropout_of_layer(layer_of(hop));
     }
   }
 
   // The node's own row that a hop adds, or nullptr where hops add neighbours alone.
   const T* own_row(const Side& side, int64_t node, const Hop& hop) const {
     if (p_.layers == Layers::last || p_.layers == Layers::every) return nullptr;
-    const int64_t layer =
-        p_.layers == Layers::sum ? std::max<int64_t>(p_.n_layers - hop.number, 0) : 0;
+    const int64_t layer = p_.layers == Layers::sum ? layer_of(hop) : 0;
     const int64_t row = side.given.all() ? side.outside_of(node) : side.given.place[node];
     if (row == kAbsent) return zero_row_.get();
     return side.x + (layer * side.given_rows() + row) * side.x_stride;
