@@ -27,11 +27,17 @@ def skewed_graph(n_users: int, n_items: int, n_pairs: int) -> scipy.sparse.csr_a
     return graph
 
 
+def graph_on(r: scipy.sparse.csr_array, device: torch.device) -> ax.BipartiteGraph:
+    graph = ax.BipartiteGraph(r)
+    return graph if device.type == "cpu" else graph.to(device)
+
+
 def graphs_on(r: scipy.sparse.csr_array, device: torch.device) -> dict[str, ax.BipartiteGraph]:
     """By contender; an order of the nodes is the CPU's."""
-    if device.type != "cpu":
-        return {OURS: ax.BipartiteGraph(r).to(device)}
-    return {OURS: ax.BipartiteGraph(r), "our reorder=True": ax.BipartiteGraph(r, reorder=True)}
+    made = {OURS: graph_on(r, device)}
+    if device.type == "cpu":
+        made["our reorder=True"] = ax.BipartiteGraph(r, reorder=True)
+    return made
 
 
 def graphs(quick: bool, folder: Path) -> Iterator[tuple[str, scipy.sparse.csr_array]]:
