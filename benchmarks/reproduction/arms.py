@@ -37,25 +37,22 @@ LEARNED = {"c_tau": "learned", "cu_tau": "learned_per_user"}
 # temperature for all users comes first; those of each user are searched around the best of it.
 SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
     "mf": (
-        {"tau": ("weight_v0",), "warmup_epochs": (100, 10), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.0, 0.1)},
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-7,), "dropout": (0.0,)},
+        {"tau": ("weight_v0",), "warmup_epochs": (100,), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.0, 0.1)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,)},
         {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0, 4.0)},
         {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
         # around the best so far, not stopped as soon
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (4.0,), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.25, 0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
-        # dropout, as published for the other data sets
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.1,), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7, 1e-3), "dropout": (0.1,), "t2": (1.0,), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
     ),
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
         # of the catalogue, as for MF: those of a batch are as popular as positives, and so hold popular items down
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
         # and ranked as they are trained, by cosine
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-3), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3, 3e-3), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (1.0,), "t1": (0.9,)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
+        {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (2.0,)},
     ),
 }  # fmt: skip
 SEARCH_BUDGET: dict[str, Any] = {
