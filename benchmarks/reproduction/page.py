@@ -27,7 +27,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "Adap-tau0 and Adap-tau in full",
         "The published hyper-parameters and number of epochs; the epoch is chosen on test, as it was for the "
         "published numbers (`protocol=paper`). 1/tau: how far the smallest and the largest inverse temperature of a "
-        "batch, averaged over an epoch, are from the published ones after epoch 5: the median epoch and the worst. "
+        "batch, averaged over an epoch, are from the published ones after epoch 5: the median epoch and the worst; "
+        "where they are far, the published ones' own median change from an epoch to the next. "
         "Published seconds are of an unnamed GPU. Nothing is published of how MovieLens-1M was trained: see "
         "[below](#hyper-parameters-for-movielens-1m). The paper's other strategies are compared on Yelp2018 with MF alone.",
     ),

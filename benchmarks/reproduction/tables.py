@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -117,17 +118,22 @@ def settling(lines: Sequence[Line], published: Published) -> list[Cells]:
 
 
 def _apart(ours: Sequence[Cells], theirs: Sequence[Cells], key: str) -> str:
-    """Relative difference after epoch 5: of the median epoch and of the worst, and how often it is large."""
-    differences = [
-        abs(one[key] / float(other[key]) - 1)
-        for one, other in zip(ours, theirs, strict=False)
-        if one["epoch"] > 5
-    ]
-    if not differences:
+    """Relative difference after epoch 5: of the median epoch and of the worst; where it is large, how often,
+    and how far the other run's own epochs are from one another."""
+    late = [(one, other) for one, other in zip(ours, theirs, strict=False) if one["epoch"] > 5]
+    if len(late) < 2:
         return ""
+    differences = [_change(one[key], other[key]) for one, other in late]
     text = f"{100 * median(differences):.1f} %, at most {100 * max(differences):.1f} %"
     beyond = sum(difference > 0.05 for difference in differences)
-    return text + (f", beyond 5 % in {beyond} of {len(differences)} epochs" if beyond else "")
+    if beyond:
+        steps = [_change(after[key], before[key]) for (_, before), (_, after) in pairwise(late)]
+        text += f", beyond 5 % in {beyond} of {len(differences)} epochs; epoch to epoch {100 * median(steps):.1f} %"
+    return text
+
+
+def _change(value: Any, other: Any) -> float:
+    return abs(float(value) / float(other) - 1)
 
 
 def seconds(lines: Sequence[Line], published: Published) -> list[Cells]:
