@@ -56,7 +56,7 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
         {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
         # slower, and not stopped as soon
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (2.0, 4.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (4.0,), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
     ),
 }  # fmt: skip
 SEARCH_BUDGET: dict[str, Any] = {
