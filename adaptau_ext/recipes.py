@@ -20,8 +20,8 @@ _YELP_LIGHTGCN = {**_LIGHTGCN, "lr": 1e-3, "l2": 0.1, "dropout": 0.1}
 _GOWALLA_LIGHTGCN = {**_LIGHTGCN, "lr": 1e-3, "l2": 1e-5}
 _ML_1M = {**_PUBLISHED, "lr": 1e-3, "l2": 1e-7, "warmup_epochs": 10, "epochs": 100}
 _ML_1M_LIGHTGCN = {
-    **_LIGHTGCN, "l2": 1e-5, "warmup_epochs": 10, "negatives": "sampled", "ranking": "both", "epochs": 500,
-    "patience": 51,
+    **_LIGHTGCN, "lr": 3e-4, "l2": 1e-5, "warmup_epochs": 10, "negatives": "sampled", "ranking": "both",
+    "epochs": 500, "patience": 51,
 }  # fmt: skip
 _AMAZON_LIGHTGCN = {**_LIGHTGCN, "lr": 1e-4, "l2": 0.1}
 
@@ -42,6 +42,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         **_ML_1M, "tau": "weight_ratio", "t1": 0.9, "t2": 1.0, "epochs": 500, "patience": 51,
     },
     "ml-1m-mf-tau0": {**_ML_1M, "tau": "weight_v0"},
-    "ml-1m-lightgcn": {**_ML_1M_LIGHTGCN, "lr": 1e-3, "tau": "weight_ratio", "t1": 0.9, "t2": 4.0},
-    "ml-1m-lightgcn-tau0": {**_ML_1M_LIGHTGCN, "lr": 3e-4, "tau": "weight_v0"},
+    "ml-1m-lightgcn": {**_ML_1M_LIGHTGCN, "tau": "weight_ratio", "t1": 0.9, "t2": 4.0},
+    "ml-1m-lightgcn-tau0": {**_ML_1M_LIGHTGCN, "tau": "weight_v0"},
 }  # fmt: skip
