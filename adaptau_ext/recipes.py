@@ -3,7 +3,7 @@
 Source: the logs published with the paper's code (WWW 2023). `-tau0` is Adap-tau0, one temperature for
 all users; the others are Adap-tau. Epochs were chosen on test there (protocol=paper), among as many as
 here; training had stopped 51 epochs after the best one. For ml-1m nothing is published: what is here
-was chosen on validation items cut from train (benchmarks/results/reproduction); its LightGCN differs from
+was chosen on validation items cut from train (benchmarks/results/reproduction); its LightGCN is unlike
 the published ones in its negatives, which are the catalogue's, and in ranking by cosine.
 """
 
