@@ -45,20 +45,21 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     published = root / "published"
     published.mkdir()
     run = {"dataset": "tiny", "backbone": "mf", "tau_mode": "weight_v0"}
+    epoch = {**run, "train_seconds": "8", "eval_seconds": "1"}
     files = {
-        "official_results": {**run, "recall@20": "0.5", "ndcg@20": "0.25"},
-        "official_epochs": {**run, "train_seconds": "8", "eval_seconds": "1", "inv_tau_min": "4", "inv_tau_max": "5"},
-        "paper_results": {
+        "official_results": [{**run, "recall@20": "0.5", "ndcg@20": "0.25"}],
+        "official_epochs": [{**epoch, "inv_tau_min": "3.2", "inv_tau_max": "4"}] * 7
+        + [{**epoch, "inv_tau_min": "4", "inv_tau_max": "5"}],  # a quarter above
+        "paper_results": [{
             "table": "main", "dataset": "tiny", "backbone": "mf", "strategy": "grid_tau",
             "noise_ratio": "", "recall@20": "0.4", "ndcg@20": "0.2",
-        },
+        }],
     }  # fmt: skip
-    for name, row in files.items():
+    for name, rows in files.items():
         with (published / f"{name}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, row)
+            writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
-            before = {**row, "inv_tau_min": "3.2", "inv_tau_max": "4"}  # the last are a quarter above
-            writer.writerows([before] * 7 + [row] if name == "official_epochs" else [row])
+            writer.writerows(rows)
     return root, published
 
 

@@ -33,6 +33,8 @@ GRID: dict[str, Sequence[tuple[float, float]]] = {  # (tau, l2)
 NOISE_TAUS = (0.08, 0.1, 0.12)
 ADAPTIVE = {"adap_tau0": "weight_v0", "adap_tau": "weight_mean"}
 LEARNED = {"c_tau": "learned", "cu_tau": "learned_per_user"}
+LONGER: dict[str, Sequence[Any]] = {"epochs": (200,), "patience": (25,)}
+COSINE: dict[str, Sequence[Any]] = {"negatives": ("sampled",), "ranking": ("both",)}
 # ml-1m has no published hyper-parameters: chosen on a tenth of train, cut as validation items. One
 # temperature for all users comes first; those of each user are searched around the best of it.
 SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
@@ -42,21 +44,21 @@ SEARCH: dict[str, tuple[dict[str, Sequence[Any]], ...]] = {
         {"tau": ("weight_mean",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0, 4.0)},
         {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
         # around the best so far, not stopped as soon
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3, 3e-4), "l2": (1e-7,), "dropout": (0.0,), **LONGER},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-7,), "dropout": (0.0,), "t2": (0.5, 1.0, 2.0), "t1": (0.9,), **LONGER},
     ),
     "lightgcn": (
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5, 1e-1), "dropout": (0.0,)},
         # of the catalogue, as for MF: those of a batch are as popular as positives, and so hold popular items down
         {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",)},
         # and ranked as they are trained, by cosine
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), **COSINE},
         # smoothed less: MF, not smoothed at all, is better here
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "n_layers": (1,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), **COSINE, "n_layers": (1,)},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (1e-3,), "l2": (1e-5,), "dropout": (0.0,), **COSINE, "t2": (1.0, 2.0, 4.0), "t1": (0.9,)},
         # slower, and not stopped as soon
-        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "epochs": (200,), "patience": (25,)},
-        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), "negatives": ("sampled",), "ranking": ("both",), "t2": (4.0,), "t1": (0.9,), "epochs": (200,), "patience": (25,)},
+        {"tau": ("weight_v0",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), **COSINE, **LONGER},
+        {"tau": ("weight_ratio",), "warmup_epochs": (10,), "lr": (3e-4,), "l2": (1e-5,), "dropout": (0.0,), **COSINE, "t2": (4.0,), "t1": (0.9,), **LONGER},
     ),
 }  # fmt: skip
 SEARCH_BUDGET: dict[str, Any] = {
