@@ -19,7 +19,7 @@ _AMAZON = {**_PUBLISHED, "lr": 1e-3, "l2": 1e-7}
 _YELP_LIGHTGCN = {**_LIGHTGCN, "lr": 1e-3, "l2": 0.1, "dropout": 0.1}
 _GOWALLA_LIGHTGCN = {**_LIGHTGCN, "lr": 1e-3, "l2": 1e-5}
 _UNTIL_BEST = {"epochs": 500, "patience": 51}
-_ML_1M = {**_PUBLISHED, "lr": 1e-3, "l2": 1e-7, "warmup_epochs": 10, "epochs": 100}
+_ML_1M = {**_PUBLISHED, "lr": 1e-3, "l2": 1e-7, "warmup_epochs": 10, **_UNTIL_BEST}
 _ML_1M_LIGHTGCN = {
     **_LIGHTGCN, "lr": 3e-4, "l2": 1e-5, "warmup_epochs": 10, "negatives": "sampled", "ranking": "both",
     **_UNTIL_BEST,
@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gowalla-lightgcn-tau0": {**_GOWALLA_LIGHTGCN, "tau": "weight_v0", "epochs": 152},
     "amazon-book-lightgcn": {**_AMAZON_LIGHTGCN, "tau": "weight_mean", "epochs": 152},
     "amazon-book-lightgcn-tau0": {**_AMAZON_LIGHTGCN, "tau": "weight_v0", "epochs": 153},
-    "ml-1m-mf": {**_ML_1M, "tau": "weight_ratio", "t1": 0.9, "t2": 1.0, **_UNTIL_BEST},
+    "ml-1m-mf": {**_ML_1M, "tau": "weight_ratio", "t1": 0.9, "t2": 1.0},
     "ml-1m-mf-tau0": {**_ML_1M, "tau": "weight_v0"},
     "ml-1m-lightgcn": {**_ML_1M_LIGHTGCN, "tau": "weight_ratio", "t1": 0.9, "t2": 4.0},
     "ml-1m-lightgcn-tau0": {**_ML_1M_LIGHTGCN, "tau": "weight_v0"},

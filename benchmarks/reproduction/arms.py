@@ -20,8 +20,9 @@ BUDGETS: dict[str, dict[str, Any]] = {
     # Where only the order counts: a tenth of the steps at ten times the learning rate, the warm-up a third
     # of them, a quarter of the negatives.
     "short": {"epochs": 15, "lr": 1e-3, "warmup_epochs": 5, "n_negatives": 256},
-    # Where values count: until nothing has got better for a while.
-    "converged": {"epochs": 100, "patience": 8, "lr": 3e-4},
+    # Where values count: until nothing has got better for a while, at three times the learning rate, the
+    # warm-up a third.
+    "converged": {"epochs": 100, "patience": 10, "lr": 3e-4, "warmup_epochs": 33},
 }
 # Temperatures to choose from, and where an embedding keeps its length weights that hold it.
 GRID: dict[str, Sequence[tuple[float, float]]] = {  # (tau, l2)
@@ -128,10 +129,13 @@ def noisy(by: str, ratio: float, name: str) -> tuple[Arm, ...]:
     )
 
 
-def long(mode: str) -> Arm:
-    """With and without normalisation, for long, on a small data set; tau of the middle of GRID or its end."""
-    settings = {"data": "lastfm", "tau": 0.1 if mode == "Y-Y" else 1.0, "normalize": NORMALIZE[mode]}
-    return Arm(f"long-lastfm-mf-{mode}", {"protocol": "paper", "lr": 1e-3, **settings, **LONG})
+def long(mode: str) -> tuple[Arm, ...]:
+    """As `grid`, for long, on a small data set."""
+    fixed = {"data": "lastfm", "protocol": "paper", "lr": 1e-3, "normalize": NORMALIZE[mode], **LONG}
+    return tuple(
+        Arm(f"long-lastfm-mf-{mode}-{tau:g}-{l2:g}", {**fixed, "tau": tau, "l2": l2})
+        for tau, l2 in GRID[mode]
+    )
 
 
 def main() -> list[Row]:
@@ -196,9 +200,11 @@ def clean() -> list[Row]:
 
 
 def strategies() -> list[Row]:
-    """The other strategies of the main table."""
-    learned = {name: (arm("converged", name, tau=tau),) for name, tau in LEARNED.items()}
-    tried = {"no_norm": grid("N-N"), "grid_tau": grid("Y-Y"), **learned}
+    """All strategies of the main table."""
+    alone = {
+        name: (arm("converged", name, tau=tau),) for name, tau in {**LEARNED, **ADAPTIVE}.items()
+    }
+    tried = {"no_norm": grid("N-N"), "grid_tau": grid("Y-Y"), **alone}
     return [Row("main", {**YELP_MF, "strategy": name}, arms) for name, arms in tried.items()]
 
 
@@ -232,4 +238,4 @@ def curve() -> list[Row]:
 
 def trajectories() -> list[Row]:
     """500 epochs with and without normalisation."""
-    return [Row("trajectories", {"strategy": mode}, (long(mode),)) for mode in ("Y-Y", "N-N")]
+    return [Row("trajectories", {"strategy": mode}, long(mode)) for mode in ("Y-Y", "N-N")]
