@@ -12,7 +12,8 @@ import pytest
 import reproduce
 import scipy.stats
 import torch
-from reproduction import arms, runs, tables
+from matplotlib.figure import Figure
+from reproduction import arms, figures, runs, tables
 from reproduction.arms import Arm, Row
 from reproduction.page import TEXT, write_page
 from reproduction.published import Published
@@ -49,7 +50,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     files = {
         "official_results": [{**run, "recall@20": "0.5", "ndcg@20": "0.25"}],
         "official_epochs": [{**epoch, "inv_tau_min": "3.2", "inv_tau_max": "4"}] * 7
-        + [{**epoch, "inv_tau_min": "4", "inv_tau_max": "5"}],  # a quarter above
+        + [{**epoch, "inv_tau_min": "4", "inv_tau_max": "5"}]  # a quarter above
+        + [{**epoch, "inv_tau_min": "40", "inv_tau_max": "50"}],  # later than ours end
         "paper_results": [{
             "table": "main", "dataset": "tiny", "backbone": "mf", "strategy": "grid_tau",
             "noise_ratio": "", "recall@20": "0.4", "ndcg@20": "0.2",
@@ -94,6 +96,12 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
     noisy = [s for s in found.values() if s.get("noise")]
     assert len(noisy) == 2 * 5 * 4
+    for row in arms.noise():
+        for one in row.arms:
+            labels = (row.labels["noise_by"], row.labels["noise_ratio"])
+            assert (one.settings["noise_by"], f"{one.settings['noise']:g}") == labels
+    normalised = {row.labels["strategy"]: row.arms[0].settings for row in arms.normalisation()}
+    assert normalised["Y-N"]["normalize"] == "user" and normalised["N-Y"]["normalize"] == "item"
     for prefix, budget in arms.BUDGETS.items():
         chosen = [settings for name, settings in found.items() if name.startswith(prefix)]
         assert len(chosen) > 10 and all(budget.items() <= settings.items() for settings in chosen)
@@ -118,7 +126,8 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
     assert first["recall published"] == "0.5000" and first["published in"] == "log"
     ours = done[0].test["recall@20"]
     assert first["recall difference"] == f"{100 * (ours / 0.5 - 1):+.1f} %"
-    assert first["s/epoch published"] == "8.0" and first["commit"] == done[0].provenance["commit"]
+    assert first["ndcg difference"] == f"{100 * (done[0].test['ndcg@20'] / 0.25 - 1):+.1f} %"
+    assert first["commit"] == done[0].provenance["commit"]
     late = [e for e in done[0].epochs if e["epoch"] > 5]
     low, high = (
         sorted(100 * abs(e[k] / v - 1) for e, v in zip(late, values, strict=True))
@@ -156,11 +165,14 @@ def test_strategies_are_compared_user_by_user(places: tuple[Path, Path]) -> None
     with (root / "clean-paired.csv").open() as file:
         recall = next(row for row in csv.DictReader(file) if row["metric"] == "recall@20")
     assert recall["t test, p"] == f"{scipy.stats.ttest_rel(*values).pvalue:.1e}"
+    signed_ranks = scipy.stats.wilcoxon(*values, zero_method="zsplit").pvalue
+    assert recall["Wilcoxon, p"] == f"{signed_ranks:.1e}" != recall["t test, p"]
+    assert recall["Adap-tau0"] == f"{values[0].mean():.4f}" != recall["Adap-tau"]
 
 
 def test_clean_numbers_are_beside_those_by_the_papers_protocol(places: tuple[Path, Path]) -> None:
     root, published = places
-    both = [arm(f"beside-{p}", tau=0.1, protocol=p, epochs=3) for p in ("clean", "paper")]
+    both = [arm(f"beside-{p}", tau=0.1, protocol=p, epochs=4) for p in ("clean", "paper")]
     ours, beside = (runs.run(one, folders(root), 1) for one in both)
     row = Row("clean", {"dataset": "tiny"}, (both[0],), beside=both[1])
     write_page({"clean": [row]}, root / "records", Published(published), root / "beside")
@@ -171,6 +183,11 @@ def test_clean_numbers_are_beside_those_by_the_papers_protocol(places: tuple[Pat
     assert cells["recall by paper"] == f"{beside.test['recall@20']:.4f}"
     expected = 100 * (ours.test["ndcg@20"] / beside.test["ndcg@20"] - 1)
     assert cells["ndcg difference"] == f"{expected:+.1f} %"
+    best = [int(cells[name]) for name in ("epoch", "epoch by paper")]
+    for done, epoch in zip((ours, beside), best, strict=True):
+        recall = [e["metrics"]["recall@20"] for e in done.epochs]
+        assert recall.index(max(recall)) == epoch
+    assert max(best) > 0
 
 
 def test_temperatures_of_seeds_are_beside_the_published_and_the_first(
@@ -183,7 +200,11 @@ def test_temperatures_of_seeds_are_beside_the_published_and_the_first(
     shifted = [{**e, "inv_tau_min": 1.02 * e["inv_tau_min"]} for e in done[0].epochs]
     first = runs.Done(both[0], done[0].results, shifted, done[0].provenance)
     lines = [Line(Row("seeds", labels, (one.arm,)), [one], first) for one in done]
+    later = [*done[0].epochs, {**done[0].epochs[-1], "epoch": 8}]
+    longer = runs.Done(both[0], done[0].results, later, done[0].provenance)
+    lines[0] = Line(lines[0].row, [longer], first)
     same, other = tables.settling(lines, Published(published))
+    assert "in 2 of 2 epochs" in same["smallest, from published"]  # as far as the shortest run goes
     assert same["smallest, from the first"] == ""
     cell = "2.0 %, at most 2.0 %"  # one w0 for all, of counts: the seed does not change it
     assert other["smallest, from the first"] == cell and other["largest, from the first"].startswith(
@@ -256,13 +277,22 @@ def test_seconds_are_beside_the_published(places: tuple[Path, Path]) -> None:
     root, published = places
     one = arm("seconds-tiny-mf", tau="weight_v0", epochs=3)
     done = runs.run(one, folders(root), 1)
+    taken = ((6.0, 0.5), (4.0, 0.25), (5.0, 1.5))  # training, evaluation
+    epochs = [
+        {**epoch, "train_seconds": train, "eval_seconds": evaluation}
+        for epoch, (train, evaluation) in zip(done.epochs, taken, strict=True)
+    ]
+    took = sum(e["train_seconds"] for e in done.epochs)
+    assert done.results["train_seconds"] == pytest.approx(took, rel=1e-4)
+    results = {**done.results, "train_seconds": 15.0, "eval_seconds": 2.25}
+    made_up = runs.Done(one, results, epochs, done.provenance)
     row = Row("seconds", {"dataset": "tiny", "backbone": "mf", "strategy": "adap_tau0"}, (one,))
-    (cells,) = tables.seconds([Line(row, [done], None)], Published(published))
-    middle = sorted(e["train_seconds"] for e in done.epochs)[1]
-    assert cells["epoch, s"] == f"{middle:.2f}" and cells["epoch, published"] == "8.00"
-    assert cells["epoch, times"] == f"{middle / 8:.2f}"
-    middle = sorted(e["eval_seconds"] for e in done.epochs)[1]
-    assert cells["evaluation, times"] == f"{middle / 0.5:.2f}"  # a log's row has two
+    lines = [Line(row, [made_up], None)]
+    (cells,) = tables.seconds(lines, Published(published))
+    assert cells["epoch, s"] == "5.00" and cells["epoch, range"] == "4.00 to 6.00"
+    assert cells["epoch, published"] == "8.00" and cells["epoch, times"] == "0.62"
+    assert cells["evaluation, s"] == "0.50" and cells["evaluation, published"] == "0.50"  # it has two
+    assert tables.results(lines, Published(published))[0]["seconds"] == "17"
 
 
 def test_what_is_done_is_not_run_again(places: tuple[Path, Path]) -> None:
@@ -278,15 +308,18 @@ def test_what_is_done_is_not_run_again(places: tuple[Path, Path]) -> None:
         runs.run(arm("again", tau=0.2, epochs=2), folders(root), 1)
 
 
-def test_what_goes_on_names_every_commit(
+def test_what_goes_on_names_all_that_had_a_part_in_it(
     places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, _ = places
     path = root / "provenance.json"
-    for commit in ("one", "one", "two"):
+    for commit, threads in (("one", 1), ("one", 1), ("two", 2), ("two", 1)):
         monkeypatch.setattr(runs, "COMMIT", commit)
+        torch.set_num_threads(threads)
         runs._keep_provenance(path)
-    assert json.loads(path.read_text())["commit"] == "one, two"
+        kept = json.loads(path.read_text())
+        assert kept["torch"] == torch.__version__
+    assert kept["commit"] == "one, two" and kept["threads"] == "1, 2"
 
 
 @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
@@ -309,43 +342,94 @@ def test_a_run_that_diverges_does_not_hold_up_the_others(
     assert [path.name for path in (root / "output" / "records").iterdir()] == ["of-good.json"]
 
 
-def test_figures(places: tuple[Path, Path]) -> None:
+def test_figures(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     root, published = places
     made = {
         mode: arm(f"figure-{mode}", tau=0.1, normalize=normalize, epochs=3)
         for mode, normalize in arms.NORMALIZE.items()
     }
+    made["0.2"] = arm("figure-0.2", tau=0.2, epochs=3)
+    made["0.5"] = arm("figure-0.5", tau=0.5, epochs=3)
     made["adap_tau"] = arm("figure-adap", tau="weight_mean", epochs=3)
-    for one in made.values():
-        runs.run(one, folders(root), 1)
+    done = {name: runs.run(one, folders(root), 1) for name, one in made.items()}
+    recall = {name: one.test["recall@20"] for name, one in done.items()}
 
     def rows(**labels: str) -> list[Row]:
         return [Row("none", {"label": label}, (made[mode],)) for label, mode in labels.items()]
 
     wanted = {
         "normalisation": rows(**{mode: mode for mode in arms.NORMALIZE}),
-        "curve": rows(**{"0.1": "Y-Y", "adap_tau": "adap_tau"}),
+        "noise": [
+            Row("none", {"noise_by": by, "noise_ratio": ratio, "strategy": strategy}, (made[name],))
+            for by, ratio, strategy, name in (
+                ("activity", "0.1", "grid_tau", "0.2"),
+                ("activity", "0.2", "grid_tau", "0.5"),
+                ("activity", "0.1", "adap_tau", "adap_tau"),
+                ("user", "0.1", "adap_tau", "Y-Y"),
+            )
+        ],
+        "curve": rows(**{"0.1": "Y-Y", "0.2": "0.2", "0.5": "0.5", "adap_tau": "adap_tau"}),
         "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
     }
+    drawn: dict[str, list[dict[str, list[float]]]] = {}  # figure -> its panels -> label -> values
+
+    def keep(figure: Figure, path: Path) -> None:
+        drawn[path.stem] = [
+            {str(line.get_label()): [float(y) for y in line.get_ydata()] for line in axes.lines}
+            for axes in figure.axes
+        ]
+        write(figure, path)
+
+    write = figures._write
+    monkeypatch.setattr(figures, "_write", keep)
     text = write_page(wanted, root / "records", Published(published), root / "figures")
-    names = ("magnitude", "groups", "curve", "positive-scores", "trajectories")
-    for name in names:
+    for name in ("magnitude", "groups", "noise", "curve", "positive-scores", "trajectories"):
         assert f"![{name}]({name}.png)" in text
         assert (root / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    drawn = {
+
+    def over_epochs(name: str, kind: str, key: str) -> list[float]:
+        return [epoch[kind][key] for epoch in done[name].epochs]
+
+    by_group = over_epochs("N-N", "diagnostics", "item_norm_by_group")
+    norms, correlation = drawn["magnitude"]
+    for group in range(10):
+        assert norms[str(group + 1)] == [values[group] for values in by_group]
+    (spearman,) = correlation.values()
+    assert spearman == over_epochs("N-N", "diagnostics", "item_norm_popularity")
+    assert drawn["noise"] == [
+        {"grid_tau": [recall["0.2"], recall["0.5"]], "adap_tau": [recall["adap_tau"]]},
+        {"adap_tau": [recall["Y-Y"]]},
+    ]
+    (curve,) = drawn["curve"]
+    assert curve["fixed"] == [recall["Y-Y"], recall["0.2"], recall["0.5"]]
+    assert set(curve["adap_tau"]) == {recall["adap_tau"]}
+    shown = {"tau 0.1": "Y-Y", "tau 0.5": "0.5", "adap_tau": "adap_tau"}  # every other temperature
+    assert drawn["positive-scores"] == [
+        {label: over_epochs(name, *keys) for label, name in shown.items()}
+        for keys in (("diagnostics", "positive_score"), ("metrics", "recall@20"))
+    ]
+    assert drawn["trajectories"] == [
+        {name: over_epochs(name, *keys) for name in ("Y-Y", "N-N")}
+        for keys in (("metrics", "recall@20"), ("diagnostics", "item_norm_popularity"))
+    ]
+
+    tables_of = {
         name: list(csv.DictReader((root / "figures" / f"{name}.csv").open()))
         for name in ("magnitude", "groups", "positive-scores", "trajectories")
     }
-    assert [row["run"] for row in drawn["groups"]] == list(arms.NORMALIZE)
-    epochs = runs.load(made["N-N"], root / "records").epochs
-    for row, epoch in zip(drawn["magnitude"], epochs, strict=True):
-        looks = epoch["diagnostics"]
-        assert float(row["Spearman"]) == looks["item_norm_popularity"]
-        assert [float(row[f"group {n}"]) for n in range(1, 11)] == looks["item_norm_by_group"]
-    assert [row["run"] for row in drawn["positive-scores"]] == 3 * ["tau 0.1"] + 3 * ["adap_tau"]
-    assert [float(row["recall@20"]) for row in drawn["trajectories"][3:]] == [
-        epoch["metrics"]["recall@20"] for epoch in epochs
-    ]
+    assert [row["run"] for row in tables_of["groups"]] == list(arms.NORMALIZE)
+    for row in tables_of["groups"]:
+        best = done[row["run"]].epochs[done[row["run"]].results["best_epoch"]]
+        parts = [float(row[f"group {n}"]) for n in range(1, 11)]
+        assert parts == best["diagnostics"]["recall@20_by_group"]
+        assert sum(parts) == pytest.approx(recall[row["run"]], rel=1e-4)
+    for row, rho, values in zip(tables_of["magnitude"], spearman, by_group, strict=True):
+        assert float(row["Spearman"]) == rho
+        assert [float(row[f"group {n}"]) for n in range(1, 11)] == values
+    assert [row["run"] for row in tables_of["positive-scores"]] == [n for n in shown for _ in range(3)]
+    assert [float(row["recall@20"]) for row in tables_of["trajectories"][3:]] == over_epochs(
+        "N-N", "metrics", "recall@20"
+    )
 
 
 def test_empty_columns_are_left_out() -> None:

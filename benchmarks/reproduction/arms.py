@@ -201,9 +201,7 @@ def clean() -> list[Row]:
 
 def strategies() -> list[Row]:
     """All strategies of the main table."""
-    alone = {
-        name: (arm("converged", name, tau=tau),) for name, tau in {**LEARNED, **ADAPTIVE}.items()
-    }
+    alone = {name: (arm("converged", name, tau=tau),) for name, tau in {**LEARNED, **ADAPTIVE}.items()}
     tried = {"no_norm": grid("N-N"), "grid_tau": grid("Y-Y"), **alone}
     return [Row("main", {**YELP_MF, "strategy": name}, arms) for name, arms in tried.items()]
 

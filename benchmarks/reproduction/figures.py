@@ -35,7 +35,7 @@ def magnitude(done: Done, path: Path) -> None:
     for group, colour in enumerate(_colours(norms.shape[1])):
         left.plot(norms[:, group], color=colour, label=str(group + 1))
     left.set(xlabel="epoch", ylabel="mean norm of item embeddings")
-    left.legend(title="popularity group", fontsize=7, ncol=2)
+    left.legend(title="popularity group\n(10: most popular)", fontsize=7, ncol=2)
     right.plot(correlation)
     right.set(xlabel="epoch", ylabel="Spearman of norm and popularity", ylim=(-1, 1))
     _write(figure, path)
@@ -45,17 +45,17 @@ def magnitude(done: Done, path: Path) -> None:
 
 
 def groups(runs: Mapping[str, Done], path: Path, k: int = 20) -> None:
-    """Share of each popularity group in recall@k, of the chosen epochs."""
+    """What each popularity group adds to recall@k, in the chosen epochs."""
     figure, axes = plt.subplots(figsize=(8, 4))
     width = 0.8 / len(runs)
     rows = []
     for n, (name, done) in enumerate(runs.items()):
         best = done.epochs[done.results["best_epoch"]]
-        shares = best["diagnostics"][f"recall@{k}_by_group"]
-        x = np.arange(1, len(shares) + 1)
-        axes.bar(x + (n - (len(runs) - 1) / 2) * width, shares, width, label=name)
-        rows.append({"run": name, **_by_group(shares)})
-    axes.set(xlabel="popularity group, the most popular last", ylabel=f"share in recall@{k}", xticks=x)
+        parts = best["diagnostics"][f"recall@{k}_by_group"]
+        x = np.arange(1, len(parts) + 1)
+        axes.bar(x + (n - (len(runs) - 1) / 2) * width, parts, width, label=name)
+        rows.append({"run": name, **_by_group(parts)})
+    axes.set(xlabel="popularity group (10: most popular)", ylabel=f"part of recall@{k}", xticks=x)
     axes.legend(fontsize=8)
     _write(figure, path)
     write_csv(rows, path.with_suffix(".csv"))
@@ -93,12 +93,30 @@ def trajectories(
 
 def curve(fixed: Mapping[float, Done], adaptive: Mapping[str, Done], path: Path) -> None:
     """Recall over fixed temperatures, beside the adaptive ones; the table has the numbers."""
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure, axes = plt.subplots(figsize=(8, 4))
     axes.plot(list(fixed), [done.test["recall@20"] for done in fixed.values()], "o-", label="fixed")
     for (name, done), style in zip(adaptive.items(), ("--", ":"), strict=False):
         axes.axhline(done.test["recall@20"], color="black", linestyle=style, label=name)
     axes.set(xscale="log", xlabel="tau", ylabel="recall@20")
+    axes.set_xticks(list(fixed), [f"{tau:g}" for tau in fixed])
+    axes.minorticks_off()
     axes.legend()
+    _write(figure, path)
+
+
+def noise(recall: Mapping[str, Mapping[str, Mapping[float, float]]], path: Path) -> None:
+    """Recall over the ratio of noise, a panel for each way of adding it, a line a strategy; the table has
+    the numbers.
+
+    Args:
+        recall: way -> strategy -> ratio -> recall@20.
+    """
+    figure, panels = plt.subplots(1, len(recall), figsize=(10, 4), sharey=True, squeeze=False)
+    for axes, (way, strategies) in zip(panels[0], recall.items(), strict=True):
+        for name, points in strategies.items():
+            axes.plot(list(points), list(points.values()), "o-", label=name)
+        axes.set(title=f"added by {way}", xlabel="added, share of train", ylabel="recall@20")
+    panels[0, -1].legend()
     _write(figure, path)
 
 

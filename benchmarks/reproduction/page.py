@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from adaptau_ext.durable import write_text
 from adaptau_ext.evaluation import compare
+from adaptau_ext.recipes import RECIPES
 
 from . import figures, tables
 from .arms import ADAPTIVE, BUDGETS, CLEAN, NOISE_TAUS, RATIOS, SEARCH_BUDGET, Row
@@ -19,7 +21,8 @@ _SHORT = (
     "every run compared, otherwise the published hyper-parameters: it is the order that counts"
 ).format(**BUDGETS["short"])
 _CONVERGED = (
-    "The published hyper-parameters, lr {lr:g}, until {patience} epochs without a better one"
+    "The published hyper-parameters, but lr {lr:g} and a warm-up of {warmup_epochs} epochs, until {patience} epochs "
+    "without a better one, of at most {epochs}"
 ).format(**BUDGETS["converged"])
 _ON_TEST = "Chosen on test, as in the paper: the epoch"
 TEXT: Mapping[str, tuple[str, str]] = {
@@ -29,8 +32,10 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "published numbers (`protocol=paper`). 1/tau: how far the smallest and the largest inverse temperature of a "
         "batch, averaged over an epoch, are from the published ones after epoch 5: the median epoch and the worst; "
         "where they are far, the published ones' own median change from an epoch to the next. "
-        "Published seconds are of an unnamed GPU. Nothing is published of how MovieLens-1M was trained: see "
-        "[below](#hyper-parameters-for-movielens-1m). The paper's other strategies are compared on Yelp2018 with MF alone.",
+        "Seconds are of training and evaluation, with another run beside on the same processor. Nothing is published of "
+        "how MovieLens-1M was trained: see [below](#hyper-parameters-for-movielens-1m); it stops "
+        f"{RECIPES['ml-1m-mf']['patience']} epochs after the best. The paper's other strategies are compared on Yelp2018 "
+        "with MF alone.",
     ),
     "seeds": (
         "Inverse temperatures of other seeds",
@@ -41,31 +46,34 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "seconds": (
         "Seconds",
         "Medians of three epochs and of three evaluations of all test users at 10, 20 and 50, on two cores without a "
-        "GPU, beside the seconds of the published log, which are of an unnamed GPU.",
+        "GPU, beside the medians of the published log, which are of an unnamed GPU; an evaluation is half of what an "
+        "epoch of the log has, which is two.",
     ),
     "search": (
         "Hyper-parameters for MovieLens-1M",
         "None were published. A tenth of train is cut as validation items; at most "
         f"{SEARCH_BUDGET['epochs']} epochs, stopped {SEARCH_BUDGET['patience']} after the best, where no other numbers "
-        "are named. x: the best of Adap-tau0 (weight_v0) and of Adap-tau, which the recipes are. LightGCN with negatives "
-        "of the batch and inner products as scores, as published for the other data sets, stays far behind MF here; "
-        "with negatives of the catalogue (sampled) and cosines (ranking both) it comes close, and its recipes have these.",
+        "are named. x: the best of Adap-tau0 (weight_v0) and of Adap-tau, which the recipes are; these train longer. "
+        "LightGCN with negatives of the batch and inner products as scores, as published for the other data sets, stays "
+        "far behind MF here; with negatives of the catalogue (sampled) and cosines (ranking both) it comes close, and its "
+        "recipes have these.",
     ),
     "clean": (
         "The same by the clean protocol",
         "A part of train is held out as validation items and not trained on; the epoch is chosen on them, and test "
         "is looked at once. These are the numbers that users would see. Beside them the runs above, by the paper's "
         "protocol: trained on a tenth more interactions, and their epoch chosen on test. Training stops "
-        f"{CLEAN['patience']} epochs after the best or with the last published epoch.",
+        f"{CLEAN['patience']} epochs after the best, or with the last published epoch where there is one.",
     ),
     "strategies": (
-        "The other strategies, Yelp2018, MF",
-        f"{_CONVERGED}. {_ON_TEST}, and where there is a grid its temperature and weight of the regulariser.",
+        "All strategies, Yelp2018, MF",
+        f"{_CONVERGED}; the same for all. {_ON_TEST}, and where there is a grid its temperature and weight of the "
+        "regulariser.",
     ),
     "normalisation": (
-        "Which embeddings are normalised: users', items'",
-        f"{_CONVERGED}. {_ON_TEST}, and temperature and weight of the regulariser, of a grid. The figures: item norms "
-        "without normalisation, by popularity group; shares of popularity groups in recall@20.",
+        "Which embeddings are normalised",
+        f"Y-N: users' are, items' are not. Yelp2018, MF. {_CONVERGED}. {_ON_TEST}, and temperature and weight of the "
+        "regulariser, of a grid. Popularity groups have as many interactions each, so that the tenth has few items.",
     ),
     "noise": (
         "Interactions that never were",
@@ -76,7 +84,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}. {_ON_TEST}."),
     "trajectories": (
         "500 epochs with and without normalisation",
-        f"Last.fm, MF, fixed temperature (0.1 and 1). {_ON_TEST} of the table; the figure has all.",
+        "Last.fm, MF, lr 0.001, users' and items' embeddings normalised (Y-Y) or not (N-N). Chosen on test: the epoch, "
+        "and temperature and weight of the regulariser, of a grid. The figure has all epochs of the chosen ones.",
     ),
 }
 
@@ -93,7 +102,7 @@ def write_page(
 ) -> str:
     """README.md, a CSV file a table and the figures; returns the page."""
     output.mkdir(parents=True, exist_ok=True)
-    parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py`\n"]
+    parts = ["# The paper's tables and figures, reproduced\n\n`python benchmarks/reproduce.py all`\n"]
     for name, rows in wanted.items():
         lines = [line for row in rows if (line := _line(row, records)) is not None]
         if not lines:
@@ -106,11 +115,10 @@ def write_page(
             tables.write_csv(tests, output / f"{name}-paired.csv")
             parts.append(f"Adap-tau against Adap-tau0, paired over users:\n\n{tables.markdown(tests)}")
         if name in FIGURES:
-            by_label = {list(line.row.labels.values())[-1]: line for line in lines}
-            drawn = FIGURES[name](by_label, output)
-            parts += [f"![{path.stem}]({path.name})\n" for path in drawn]
+            drawn = FIGURES[name](lines, output)
+            parts += [f"![{path.stem}]({path.name})\n\n{caption}\n" for path, caption in drawn.items()]
     whole = "\n".join(parts)
-    (output / "README.md").write_text(whole)
+    write_text(output / "README.md", whole)
     return whole
 
 
@@ -137,38 +145,64 @@ def _paired(rows: list[Row], records: Path) -> list[Cells]:
     return lines
 
 
-def _normalisation(lines: Mapping[str, Line], output: Path) -> list[Path]:
-    paths = []
-    if "N-N" in lines:
-        paths.append(output / "magnitude.png")
-        figures.magnitude(lines["N-N"].best, paths[-1])
-    paths.append(output / "groups.png")
-    figures.groups({name: line.best for name, line in lines.items()}, paths[-1])
-    return paths
+def _by_label(lines: Sequence[Line]) -> dict[str, Line]:
+    """By the label that differs."""
+    return {list(line.row.labels.values())[-1]: line for line in lines}
 
 
-def _curve(lines: Mapping[str, Line], output: Path) -> list[Path]:
-    adaptive = {name: line.best for name, line in lines.items() if name in ADAPTIVE}
-    fixed = {float(name): line.best for name, line in lines.items() if name not in ADAPTIVE}
+def _normalisation(lines: Sequence[Line], output: Path) -> dict[Path, str]:
+    found = _by_label(lines)
+    drawn = {}
+    if "N-N" in found:
+        path = output / "magnitude.png"
+        figures.magnitude(found["N-N"].best, path)
+        drawn[path] = (
+            "Without normalisation (N-N): the length of item embeddings by popularity group, and how closely it "
+            "follows popularity."
+        )
+    path = output / "groups.png"
+    figures.groups({name: line.best for name, line in found.items()}, path)
+    drawn[path] = "What popularity groups add to recall@20: the sum over groups is recall@20."
+    return drawn
+
+
+def _noise(lines: Sequence[Line], output: Path) -> dict[Path, str]:
+    recall: dict[str, dict[str, dict[float, float]]] = {}
+    for line in lines:
+        labels = line.row.labels
+        of_strategy = recall.setdefault(labels["noise_by"], {}).setdefault(labels["strategy"], {})
+        of_strategy[float(labels["noise_ratio"])] = line.best.test["recall@20"]
+    path = output / "noise.png"
+    figures.noise(recall, path)
+    return {path: "Recall@20 over the share of train that is added."}
+
+
+def _curve(lines: Sequence[Line], output: Path) -> dict[Path, str]:
+    found = _by_label(lines)
+    adaptive = {name: line.best for name, line in found.items() if name in ADAPTIVE}
+    fixed = {float(name): line.best for name, line in found.items() if name not in ADAPTIVE}
     path = output / "curve.png"
     figures.curve(fixed, adaptive, path)
     scores = output / "positive-scores.png"
     figures.trajectories(
-        {f"tau {tau:g}": done for tau, done in fixed.items()},
+        {f"tau {tau:g}": done for tau, done in list(fixed.items())[::2]},
         adaptive,
         {
-            "mean score of training pairs": ("diagnostics", "positive_score"),
+            "mean cosine of training pairs": ("diagnostics", "positive_score"),
             "recall@20": ("metrics", "recall@20"),
         },
         scores,
     )
-    return [path, scores]
+    return {
+        path: "Recall@20 over fixed temperatures, and of adaptive ones, which have none to choose.",
+        scores: "Every other fixed temperature, and adaptive ones: how far positives are pulled up.",
+    }
 
 
-def _trajectories(lines: Mapping[str, Line], output: Path) -> list[Path]:
+def _trajectories(lines: Sequence[Line], output: Path) -> dict[Path, str]:
     path = output / "trajectories.png"
     figures.trajectories(
-        {name: line.best for name, line in lines.items()},
+        {name: line.best for name, line in _by_label(lines).items()},
         {},
         {
             "recall@20": ("metrics", "recall@20"),
@@ -176,11 +210,12 @@ def _trajectories(lines: Mapping[str, Line], output: Path) -> list[Path]:
         },
         path,
     )
-    return [path]
+    return {path: "Recall@20, and how closely the length of item embeddings follows popularity."}
 
 
-FIGURES: Mapping[str, Callable[[Mapping[str, Line], Path], list[Path]]] = {
+FIGURES: Mapping[str, Callable[[Sequence[Line], Path], dict[Path, str]]] = {
     "normalisation": _normalisation,
+    "noise": _noise,
     "curve": _curve,
     "trajectories": _trajectories,
-}
+}  # name of a table -> what is drawn and its caption

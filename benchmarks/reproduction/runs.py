@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from adaptau_ext.data import Interactions, read_lightgcn
+from adaptau_ext.durable import write_text
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.finished import FinishedRun
@@ -121,7 +122,7 @@ def record(arm: Arm, one: Run, records: Path) -> None:
     lines = [f'"{name}": {json.dumps(_six_digits(part))}' for name, part in parts.items()]
     rows = ",\n".join(json.dumps(_six_digits(epoch)) for epoch in epochs)
     text = "{" + ",\n".join([*lines, f'"epochs": [\n{rows}]']) + "}\n"
-    (records / f"{arm.name}.json").write_text(text)
+    write_text(records / f"{arm.name}.json", text)
 
 
 def _six_digits(value: Any) -> Any:
@@ -154,12 +155,13 @@ def user_metrics(arm: Arm, records: Path) -> UserMetrics | None:
 
 
 def _keep_provenance(path: Path) -> None:
-    """Of a run that goes on: every commit that had a part in it."""
-    now = provenance()
+    """Of a run that goes on: everything that had a part in it."""
+    kept = provenance()
     if path.exists():
-        before = json.loads(path.read_text())["commit"].split(", ")
-        now = {**now, "commit": ", ".join(dict.fromkeys([*before, now["commit"]]))}
-    path.write_text(json.dumps(now, indent=2) + "\n")
+        for key, before in json.loads(path.read_text()).items():
+            parts = dict.fromkeys([*str(before).split(", "), str(kept[key])])
+            kept[key] = before if len(parts) == 1 else ", ".join(parts)
+    write_text(path, json.dumps(kept, indent=2) + "\n")
 
 
 def provenance() -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Line:
 
 
 def results(lines: Sequence[Line], published: Published) -> list[Cells]:
-    """Metrics on test beside the published ones, inverse temperatures, time and origin."""
+    """Metrics on test beside the published ones, inverse temperatures, seconds and origin."""
     return [_result(line, published) for line in lines]
 
 
@@ -50,8 +50,6 @@ def _result(line: Line, published: Published) -> Cells:
     for side, key in SIDES.items():
         cells[f"1/tau, {side}"] = _apart(done.epochs, log, key)
     cells["threads"] = done.provenance.get("threads", "")
-    cells["s/epoch"] = f"{median(e['train_seconds'] for e in done.epochs):.1f}"
-    cells["s/epoch published"] = f"{median(float(e['train_seconds']) for e in log):.1f}" if log else ""
     cells["seconds"] = _seconds(done)
     cells["commit"] = done.provenance.get("commit", "")
     return cells
@@ -100,8 +98,10 @@ def clean(lines: Sequence[Line], published: Published) -> list[Cells]:
 
 
 def settling(lines: Sequence[Line], published: Published) -> list[Cells]:
-    """How far inverse temperatures are from the published run's, and from those of another run of ours."""
+    """How far inverse temperatures are from the published run's, and from those of another run of ours, as
+    far as the shortest run goes."""
     rows = []
+    shortest = min(len(line.best.epochs) for line in lines)
     for line in lines:
         cells: Cells = dict(line.row.labels)
         of_another = line.beside is not None and line.beside.arm != line.best.arm
@@ -111,7 +111,7 @@ def settling(lines: Sequence[Line], published: Published) -> list[Cells]:
         }
         for where, epochs in others.items():
             for side, key in SIDES.items():
-                cells[f"{side}, from {where}"] = _apart(line.best.epochs, epochs, key)
+                cells[f"{side}, from {where}"] = _apart(line.best.epochs[:shortest], epochs, key)
         cells["commit"] = line.best.provenance["commit"]
         rows.append(cells)
     return rows
@@ -141,11 +141,14 @@ def seconds(lines: Sequence[Line], published: Published) -> list[Cells]:
     rows = []
     for line in lines:
         done, log = line.best, published.log(line.row)
-        cells: Cells = {**line.row.labels, "threads": done.provenance["threads"]}
+        machine = {key: done.provenance[key] for key in ("level", "threads")}
+        cells: Cells = {**line.row.labels, **machine}
         for name, key, count in (("epoch", "train_seconds", 1), ("evaluation", "eval_seconds", 2)):
-            ours = median(e[key] for e in done.epochs)
+            taken = sorted(e[key] for e in done.epochs)
+            ours = median(taken)
             theirs = median(float(e[key]) for e in log) / count
             cells[f"{name}, s"] = f"{ours:.2f}"
+            cells[f"{name}, range"] = f"{taken[0]:.2f} to {taken[-1]:.2f}"
             cells[f"{name}, published"] = f"{theirs:.2f}"
             cells[f"{name}, times"] = f"{ours / theirs:.2f}"
         rows.append({**cells, "commit": done.provenance["commit"]})
