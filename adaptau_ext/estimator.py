@@ -24,6 +24,7 @@ _NOT_OURS = (
     "noise_by",
     "cold_users",
     "duplicates",
+    "shard",
 )
 
 
@@ -39,7 +40,8 @@ class AdapTau:
 
     Args:
         settings: of `TrainConfig`, by name: model, dim, loss, tau, lr, l2, epochs, batch_size, seed;
-            `recipe` for published ones. `min_rating`, `k_core` and columns' names are for frames and
+            `recipe` for published ones, its epochs and patience included; without one 20 epochs and no
+            patience are the defaults. `min_rating`, `k_core` and columns' names are for frames and
             files. With `patience`, `valid_fraction` of every user's items is held out, and the best
             epoch on them is kept; without, all items are trained on for all epochs.
 
@@ -61,7 +63,8 @@ class AdapTau:
                 raise InputError(f"{name} is no setting of AdapTau: it fits what it is given")
         if "threads" in self._settings:
             raise InputError("threads is no setting of AdapTau: call torch.set_num_threads")
-        config = make_config({"epochs": 20, "patience": None, **self._settings})
+        short = {} if "recipe" in self._settings else {"epochs": 20, "patience": None}
+        config = make_config({**short, **self._settings})
         if config.valid_fraction is not None and config.patience is None:
             raise InputError("valid_fraction is held out to stop by: give patience, too")
         return config.model_copy(update={"protocol": "clean" if config.patience else "paper"})
@@ -72,8 +75,7 @@ class AdapTau:
 
     def set_params(self, **settings: Any) -> AdapTau:
         """Other settings, from the next `fit` on."""
-        self._settings = {**self._settings, **settings}
-        self._config()
+        self._settings = AdapTau(**{**self._settings, **settings})._settings
         return self
 
     def __repr__(self) -> str:
@@ -94,7 +96,7 @@ class AdapTau:
         data = _interactions(X, config)
         trainer = Trainer(config, data)
         self.history_ = [event for event in trainer.run() if isinstance(event, EpochResult)]
-        trainer.model.load_state_dict(trainer.best_model)
+        trainer.load_best()
         self.fitted_ = trainer.fitted()
         return self
 
@@ -129,11 +131,16 @@ def _interactions(X: Any, config: TrainConfig) -> Interactions:
     if isinstance(X, Log):
         log = X
     elif isinstance(X, (str, Path)):
-        log = read_log(X, preparation.columns, delimiter=preparation.delimiter)
+        log = read_log(
+            X,
+            preparation.columns,
+            delimiter=preparation.delimiter,
+            look_for=preparation.look_for,
+        )
     elif scipy.sparse.issparse(X):
         log = Log.from_csr(X)
     else:
-        log = Log.from_frame(X, preparation.columns)
+        log = Log.from_frame(X, preparation.columns, look_for=preparation.look_for)
     log = preparation.filtered(log).merged()
     shape = len(log.user_ids), len(log.item_ids)
     train = scipy.sparse.csr_array(([1] * len(log), (log.users, log.items)), shape=shape)

@@ -124,13 +124,19 @@ class FittedModel:
         """The k items with the most similar embeddings, by cosine, to each of some.
 
         Returns:
-            an Arrow table with columns item, rank (from 1), similar, cosine.
+            an Arrow table with columns item, rank (from 1), similar, cosine; of a catalogue of one item
+            without a row.
         """
+        if k < 1:
+            raise DataError(f"k must be at least 1, got {k}")
         rows = places(items, self.item_ids, "item")
         k = min(k, len(self.item_ids) - 1)
         index = ItemIndex(self.item_embeddings, normalize="both")
         itself = (np.arange(rows.size + 1), rows)
-        scores, ids = index.topk(self.item_embeddings[torch.from_numpy(rows)], k, exclude=itself)
+        if k > 0:
+            scores, ids = index.topk(self.item_embeddings[torch.from_numpy(rows)], k, exclude=itself)
+        else:
+            scores, ids = torch.empty(rows.size, 0), torch.empty(rows.size, 0, dtype=torch.int64)
         return pa.table(
             {
                 "item": self.item_ids.take(pa.array(np.repeat(rows, k))),
@@ -247,6 +253,8 @@ def places(wanted: Sequence[Any], ids: pa.Array, what: str) -> np.ndarray:
     Raises:
         DataError: for one that is not there.
     """
+    if isinstance(wanted, (str, bytes)):
+        raise DataError(f"{what}s are a sequence of ids, got {wanted!r}; give [{wanted!r}]")
     try:
         asked = pa.array(wanted)
         asked = asked if asked.type == ids.type else asked.cast(ids.type)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, relu, softplus
 
+from adaptau_ext.arguments import compute_dtype
 from adaptau_ext.ops import fused_adaptive_softmax
 
 _CHUNK = 1 << 21  # elements of gathered rows at a time
@@ -101,7 +102,7 @@ def uniformity(x: Tensor) -> Tensor:
     ::
 
         x = normalize(x)
-        log(mean over pairs j != b of exp(-2 |x_b - x_j|^2))      # = log mean exp(4 x_b . x_j - 4)
+        log(mean over pairs j != b of exp(-2 |x_b - x_j|^2))
 
     Args:
         x: `[B, d]`, at least two rows.
@@ -109,13 +110,15 @@ def uniformity(x: Tensor) -> Tensor:
     n = x.shape[0]
     if n < 2:
         raise ValueError(f"x must have at least two rows, got {n}")
-    # log of the sum over the others, less the row's own product, which is 4 for unit rows
-    rows = _row_losses(x, x, 0.25) + 4
-    return torch.logsumexp(rows - 4, 0) - math.log(n * (n - 1))
+    # -2 |x_b - x_j|^2 = 4 x_b . x_j - 2 |x_b|^2 - 2 |x_j|^2, where |x|^2 is 1, or 0 of a row of zeros.
+    # A row's loss is the log of the sum over the others less its own product, which is 4 |x_b|^2.
+    squares = x.detach().any(1).to(compute_dtype(x))
+    rows = _row_losses(x, x, 0.25, log_q=2 * squares) + 2 * squares
+    return torch.logsumexp(rows, 0) - math.log(n * (n - 1))
 
 
-def _row_losses(u: Tensor, i: Tensor, tau: float) -> Tensor:
-    loss = fused_adaptive_softmax(u, i, tau, denominator="negatives", reduction="none")
+def _row_losses(u: Tensor, i: Tensor, tau: float, log_q: Tensor | None = None) -> Tensor:
+    loss = fused_adaptive_softmax(u, i, tau, denominator="negatives", log_q=log_q, reduction="none")
     assert isinstance(loss, Tensor)
     return loss
 
@@ -161,9 +164,12 @@ def bilateral_softmax(
     cosine = (normalize(u, dim=1) * normalize(i, dim=1)).sum(1)
     rest = _row_losses(u, i, tau) + cosine / tau
     _, row_user, count = users.unique(return_inverse=True, return_counts=True)
-    exponentials = torch.zeros(len(count), dtype=cosine.dtype, device=u.device).index_add(
-        0, row_user, ((cosine - 1) / positive_tau).exp()
+    most = (
+        cosine.detach().new_full((len(count),), -1).scatter_reduce(0, row_user, cosine.detach(), "amax")
     )
-    positives = 1 + positive_tau * (exponentials / count).log()
+    exponentials = torch.zeros_like(most).index_add(
+        0, row_user, ((cosine - most[row_user]) / positive_tau).exp()
+    )
+    positives = most + positive_tau * (exponentials / count).log()
     loss: Tensor = tau * (rest.mean() - math.log(n - 1)) - positives[row_user].mean()
     return loss

@@ -38,7 +38,7 @@ def train(
             trial.report(event.metrics[METRIC], event.epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned
-    trainer.model.load_state_dict(trainer.best_model)
+    trainer.load_best()
     test = trainer.evaluate_test().means()[METRIC]
     return trainer.results[trainer.best].metrics[METRIC], test
 

@@ -103,7 +103,7 @@ def main() -> None:
         trainer = Trainer(config, data, model)
         for _ in trainer.run():
             pass
-        model.load_state_dict(trainer.best_model)
+        trainer.load_best()
         u, i = trainer.embeddings()
         test = trainer.evaluate_test().means()["recall@20"]
         among_new = evaluate(u, i[torch.from_numpy(is_new)], new[:, is_new], normalize="both")[

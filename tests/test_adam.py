@@ -93,6 +93,21 @@ def test_rows_wait_until_they_are_asked_for() -> None:
     assert torch.equal(table[1], moved) and not torch.equal(table[2:], before[2:])
 
 
+def test_a_closure_is_called() -> None:
+    x = torch.nn.Parameter(torch.ones(3))
+    optimizer = DeferredAdam([x], lr=0.1)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = x.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert float(optimizer.step(closure)) == 3
+    assert x.tolist() == pytest.approx([0.9] * 3) and optimizer.step() is None
+
+
 def test_a_learning_rate_that_changes_and_a_dense_gradient_between() -> None:
     table, dense, ours, theirs = pair(20, 5, torch.float64, lr=1e-2)
     for turn in range(60):

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
-from adaptau_ext import FittedModel, cli
+from adaptau_ext import AdapTau, FittedModel, cli
 from adaptau_ext.cli.signals import Terminated, interruptible
 from adaptau_ext.data import synthetic
 
@@ -64,6 +65,10 @@ def run(log: Path) -> Path:
     return folder
 
 
+def ids_of(model: FittedModel) -> tuple[pa.Array, pa.Array]:
+    return model.user_ids, model.item_ids
+
+
 def test_from_a_file_to_recommendations(log: Path, run: Path, tmp_path: Path) -> None:
     for name in ("all.csv", "all.parquet", "all.tsv"):
         code, text = adaptau("recommend", run, "-k", 4, "-o", tmp_path / name)
@@ -76,11 +81,16 @@ def test_from_a_file_to_recommendations(log: Path, run: Path, tmp_path: Path) ->
     for table in tables:
         assert list(table.columns) == ["user", "rank", "item", "score"]
         assert (table.item == tables[0].item).all() and (table.user == tables[0].user).all()
-    known = pd.read_csv(log)
-    known = set(zip(known.user_id[known.rating >= 2], known.item_id[known.rating >= 2], strict=True))
-    test_items = set(zip(tables[0].user, tables[0].item, strict=True)) & known
-    train = FittedModel.load(run / "model").seen.nnz
-    assert len(test_items) <= len(known) - train  # those of train and valid are not recommended
+    model = FittedModel.load(run / "model")
+    users, items = (ids.take(n) for ids, n in zip(ids_of(model), model.seen.nonzero(), strict=True))
+    seen = set(zip(users.to_pylist(), items.to_pylist(), strict=True))
+    found = pd.read_csv(log)
+    known = set(zip(found.user_id[found.rating >= 2], found.item_id[found.rating >= 2], strict=True))
+    assert seen < known  # train and valid
+    assert not seen & set(zip(tables[0].user, tables[0].item, strict=True))
+    code, _ = adaptau("recommend", run, "-k", 4, "-o", tmp_path / "seen.csv", "--include-seen")
+    table = pd.read_csv(tmp_path / "seen.csv")
+    assert code == 0 and seen & set(zip(table.user, table.item, strict=True))
     (tmp_path / "ids.txt").write_text("user 3\nuser 5\n")
     code, text = adaptau("recommend", run, "--users", tmp_path / "ids.txt", "-k", 4)
     assert code == 0
@@ -110,9 +120,41 @@ def test_numbers_chosen_on_test_come_with_a_warning(log: Path, run: Path, tmp_pa
     assert "chosen on" not in adaptau("evaluate", run)[1]
 
 
+def test_changed_data_is_noticed(log: Path, tmp_path: Path) -> None:
+    """One row more draws another split: what was trained on would be test."""
+    data, folder = tmp_path / "ratings.csv", tmp_path / "run"
+    text = log.read_text()
+    data.write_text(text)
+    words = ("train", f"data={data}", *QUICK[:-2], "epochs=2", "threads=1", f"output={folder}")
+    assert adaptau(*words)[0] == 0
+    kept = (folder / "results.json").read_bytes()
+    data.write_text(text + "user 3,a new item,5\n")
+    for epochs in (2, 5):
+        code, said = adaptau(*(f"epochs={epochs}" if word == "epochs=2" else word for word in words))
+        assert code == 2 and "holds a run on other data than" in said
+    code, said = adaptau("evaluate", folder)
+    assert code == 2 and "has changed since" in said
+    assert (folder / "results.json").read_bytes() == kept
+    data.write_text(text)
+    assert adaptau(*words)[0] == adaptau("evaluate", folder)[0] == 0
+
+
+def test_columns_that_nobody_asked_for_are_not_read(log: Path, tmp_path: Path) -> None:
+    rows = log.read_text().splitlines()
+    broken = [f"{rows[0]},date", f"{rows[1]},5/28/2026", *(f"{row}," for row in rows[2:])]
+    broken[5] = broken[5].rpartition(",")[0].rpartition(",")[0] + ",N/A,"
+    data = tmp_path / "ratings.csv"
+    data.write_text("\n".join(broken) + "\n")
+    code, text = adaptau("train", f"data={data}", *QUICK, f"output={tmp_path / 'run'}")
+    assert code == 0, text
+    code, text = adaptau("train", f"data={data}", "split=temporal", f"output={tmp_path / 'late'}")
+    assert code == 2 and "date must hold numbers or dates" in text
+    AdapTau(epochs=1, dim=4, n_negatives=4).fit(pd.read_csv(data))
+
+
 def test_temperatures_without_a_solution_are_told(log: Path, tmp_path: Path) -> None:
     words = (f"data={log}", "dim=1", "epochs=2", "warmup_epochs=0", f"output={tmp_path / 'early'}")
-    code, text = adaptau("train", *words, "seed=7")
+    code, text = adaptau("train", *words, "seed=7", "split_seed=7")
     assert code == 2 and "train longer with warmup_epochs > 0" in text
     dense = tmp_path / "dense.csv"
     rows = [f"{user},{item}" for user in range(12) for item in range(10) if (user + item) % 5]

@@ -117,6 +117,7 @@ def test_groups_have_equal_shares() -> None:
         means = [popularity[groups == g].mean() for g in range(10)]
         assert means == sorted(means)
     assert popularity_groups(np.zeros(4, np.int64), 2, equal="items").tolist() == [0, 0, 1, 1]
+    assert popularity_groups(np.array([7, 1, 1, 1])).tolist() == [6, 0, 1, 2]  # 3 to 10 without it
     with pytest.raises(ValueError, match="n_groups must be >= 1, got 0"):
         popularity_groups(popularity, 0)
     with pytest.raises(ValueError, match='equal must be "interactions" or "items", got'):
@@ -132,7 +133,7 @@ def test_what_is_recommended() -> None:
     assert found.users.tolist() == [0, 1]
     assert found.recommended[2].tolist() == [1, 2, 1, 0]
     groups = np.array([1, 0, 1, 1])
-    assert group_recall(found, groups, 2).tolist() == pytest.approx([0.75, 0.0])
+    assert group_recall(found, groups, 2, 3).tolist() == pytest.approx([0.75, 0, 0])  # one is empty
     assert group_recall(found, groups, 2).sum() == pytest.approx(found.means()["recall@2"])
     popularity = np.array([8, 4, 4, 0])
     # recommended: 8, 4, 4, 4 interactions; 1, 2, 2, 2 bits of 16
@@ -146,14 +147,26 @@ def test_what_is_recommended() -> None:
     )
 
 
+def wilcoxon_p(difference: np.ndarray) -> float:
+    """The signed-rank test with ties half to each side, by hand: Pratt's, Journal of the ASA 54 (1959)."""
+    rank = scipy.stats.rankdata(np.abs(difference))
+    zero = difference == 0
+    positive = rank[difference > 0].sum() + rank[zero].sum() / 2
+    negative = rank[difference < 0].sum() + rank[zero].sum() / 2
+    n, ties = len(difference), np.unique(np.abs(difference[~zero]), return_counts=True)[1]
+    variance = n * (n + 1) * (2 * n + 1) / 24 - ((ties**3 - ties).sum()) / 48
+    z = (min(positive, negative) - n * (n + 1) / 4) / math.sqrt(variance)
+    return float(2 * scipy.stats.norm.sf(abs(z)))
+
+
 def test_paired_tests() -> None:
     rng = np.random.default_rng(0)
     a = rng.random(400)
     worse = np.where(rng.random(400) < 0.3, a - 0.1, a)
     noise = np.where(rng.random(400) < 0.3, a + rng.normal(0, 0.1, 400), a)
 
-    def result(values: np.ndarray) -> Evaluation:
-        return Evaluation(np.arange(len(values)), {"recall@20": values}, {}, {})
+    def result(values: np.ndarray, held_out: int = 5) -> UserMetrics:
+        return UserMetrics(np.arange(len(values)), {"recall@20": values}, held_out)
 
     (better,) = compare(result(a), result(worse))
     assert better.metric == "recall@20" and better.first > better.second
@@ -161,12 +174,14 @@ def test_paired_tests() -> None:
     difference = a - worse  # by hand
     t = difference.mean() / (difference.std(ddof=1) / 20)
     assert better.t_p == pytest.approx(2 * scipy.stats.t.sf(t, 399), rel=1e-9)
+    assert better.wilcoxon_p == pytest.approx(wilcoxon_p(difference), rel=1e-9)
     (chance,) = compare(result(a), result(noise))
     assert chance.t_p > 0.01 and chance.wilcoxon_p > 0.01
     (same,) = compare(result(a), result(a))
     assert same.t_p == same.wilcoxon_p == 1
-    with pytest.raises(ValueError, match="must be of the same users"):
-        compare(result(a), result(a[:9]))
+    for other in (result(a[:9]), result(a, held_out=6)):
+        with pytest.raises(ValueError, match="must be of the same users and held-out items"):
+            compare(result(a), other)
     with pytest.raises(ValueError, match="at least two users, got 1"):
         compare(result(a[:1]), result(a[:1]))
 
@@ -174,10 +189,66 @@ def test_paired_tests() -> None:
 def test_users_metrics_are_kept_in_a_file(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     values = {"recall@20": rng.random(50), "ndcg@20": rng.random(50)}
-    first = UserMetrics(np.arange(0, 100, 2), values)
+    first = UserMetrics(np.arange(0, 100, 2), values, held_out=2**64 - 3)
     first.save(tmp_path / "users.npz")
     loaded = UserMetrics.load(tmp_path / "users.npz")
     assert np.array_equal(loaded.users, first.users) and list(loaded.values) == list(values)
+    assert loaded.held_out == first.held_out
     for name, value in values.items():
         assert np.array_equal(loaded.values[name], value.astype(np.float32))
     assert [c.metric for c in compare(loaded, loaded)] == list(values)
+
+
+def test_matrices_of_any_form_are_the_same() -> None:
+    """SciPy keeps indices in any order, pairs twice, zeros: of these one meaning is evaluated."""
+    u, i = torch.randn(40, 8), torch.randn(60, 8)
+    train, test = random_csr(40, 60, 0.2, seed=2), random_csr(40, 60, 0.1, seed=3)
+    test = scipy.sparse.csr_array((test - test.multiply(train)) > 0).astype(np.int32)
+    expected = evaluate_users(u, i, test, exclude=train, ks=(5,))
+    forms = []
+    for csr in (test, train):
+        coo = csr.tocoo()
+        zeros = (csr.toarray() == 0).nonzero()
+        again = [np.concatenate([a, a[:7], b[:9]]) for a, b in zip(coo.coords, zeros, strict=True)]
+        weights = np.concatenate([np.ones(csr.nnz + 7), np.zeros(9)])
+        shuffled = np.random.default_rng(4).permutation(weights.size)
+        users, items = (part[shuffled] for part in again)
+        order = np.argsort(users, kind="stable")
+        indptr = np.concatenate([[0], np.bincount(users, minlength=40).cumsum()])
+        loose = scipy.sparse.csr_array(
+            (weights[shuffled][order], items[order], indptr), shape=csr.shape
+        )
+        before = loose.indices.copy()
+        assert not loose.has_sorted_indices
+        forms.append((loose, before))
+    (loose_test, before), (loose_train, _) = forms
+    found = evaluate_users(u, i, loose_test, exclude=loose_train, ks=(5,))
+    assert found.means() == expected.means() and found.held_out == expected.held_out
+    assert np.array_equal(loose_test.indices, before)  # what it was given is as it was
+    assert evaluate(u, i, test.tocoo(), exclude=train.tocsc(), ks=(5,)) == expected.means()
+    with pytest.raises(
+        ValueError, match=r"held_out must be \[40, 60\], as the embeddings, got \[40, 59\]"
+    ):
+        evaluate(u, i, test[:, :59], exclude=train)
+    with pytest.raises(
+        ValueError, match=r"exclude must be \[40, 60\], as the embeddings, got \[39, 60\]"
+    ):
+        evaluate(u, i, test, exclude=train[:39])
+    with pytest.raises(ValueError, match="held_out must be a SciPy sparse matrix, got ndarray"):
+        evaluate(u, i, test.toarray())
+
+
+def test_held_out_pairs_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, i = torch.randn(20, 4), torch.randn(30, 4)
+    test = random_csr(20, 30, 0.2, seed=5)
+    one = evaluate_users(u, i, test).held_out
+    monkeypatch.setattr(ranking, "USERS_A_CHUNK", 3)
+    assert evaluate_users(u, i, test).held_out == one
+    halves = [test.copy().tolil() for _ in range(2)]
+    halves[0][10:], halves[1][:10] = 0, 0
+    parts = [evaluate_users(u, i, half.tocsr()) for half in halves]
+    assert Evaluation.joined(parts).held_out == one
+    moved = test.copy()
+    moved.indices = (moved.indices + 1) % 30
+    swapped = test[[1, 0, *range(2, 20)]]  # the same items, of other users
+    assert len({one, *(evaluate_users(u, i, other).held_out for other in (moved, swapped))}) == 3

@@ -57,7 +57,7 @@ def test_rows_of_everybody(
 def test_another_value_is_noticed(tmp_path: Path) -> None:
     """A row whose values are not those of the same users differs by as much."""
     values = {"recall@20": np.array([0.5, 0.0, 1.0]), "ndcg@20": np.array([0.25, 0.0, 1.0])}
-    evaluation_peers.UserMetrics(np.array([0, 2, 5]), values).save(tmp_path / "ours.npz")
+    evaluation_peers.UserMetrics(np.array([0, 2, 5]), values, held_out=0).save(tmp_path / "ours.npz")
     np.save(tmp_path / "sample.npy", np.array([0, 5]))
     row = {"values": {"recall": 0.75, "ndcg": 0.5}}
     apart = evaluation_peers.differences(row, tmp_path, sampled=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from adaptau_ext.data import DataError, Interactions, synthetic
 from adaptau_ext.errors import ConfigError, InputError, ModelError
 from adaptau_ext.export import FORMATS
 from adaptau_ext.ops import Normalize
+from adaptau_ext.recipes import RECIPES
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +81,23 @@ def test_similar_items_are_not_the_item_itself() -> None:
         assert rows.cosine.tolist() == pytest.approx(cosine[best], abs=1e-6)
 
 
+def test_similar_items_of_a_catalogue_of_one() -> None:
+    model = model_of()
+    with pytest.raises(DataError, match="k must be at least 1, got 0"):
+        model.similar_items([100], k=0)
+    one = replace(
+        model, item_ids=model.item_ids[:1], item_embeddings=model.item_embeddings[:1],
+        seen=model.seen[:, :1],
+    )  # fmt: skip
+    assert one.similar_items([100]).num_rows == 0
+
+
 def test_unknown_ids_are_named() -> None:
     model = model_of()
     with pytest.raises(DataError, match="user 'bob' is not among the 30 users"):
         model.recommend(["user 01", "bob"])
+    with pytest.raises(DataError, match=r"users are a sequence of ids, got 'bob'; give \['bob'\]"):
+        model.recommend("bob")
     with pytest.raises(DataError, match="item 7 is not among the 50 items"):
         model.similar_items([7])
     with pytest.raises(DataError, match=r"item ids are integers in this model, got \['x'\]"):
@@ -211,6 +226,10 @@ def test_estimator_follows_conventions(tmp_path: Path) -> None:
     model = AdapTau(**SMALL)
     assert model.get_params() == SMALL and AdapTau(**model.get_params()).get_params() == SMALL
     assert model.set_params(lr=0.5) is model and model.get_params()["lr"] == 0.5
+    for name, values in RECIPES.items():  # also of what has defaults of its own
+        found = AdapTau(recipe=name, dim=8)._config()
+        assert (found.epochs, found.patience) == (values["epochs"], values["patience"])
+        assert (found.dim, AdapTau(recipe=name, epochs=3)._config().epochs) == (8, 3)
     sklearn = pytest.importorskip("sklearn.base")
     assert sklearn.clone(model).get_params() == model.get_params()
     with pytest.raises(InputError, match="not fitted yet: call fit"):
@@ -219,7 +238,10 @@ def test_estimator_follows_conventions(tmp_path: Path) -> None:
         AdapTau(learning_rate=1)
     with pytest.raises(ConfigError, match="lr: Input should be greater than 0, got -1"):
         AdapTau(lr=-1)
-    for setting in ({"data": "x.csv"}, {"split": "temporal"}, {"threads": 1}):
+    with pytest.raises(ConfigError, match="lr: Input should be greater than 0"):
+        model.set_params(lr=-1)
+    assert model.get_params()["lr"] == 0.5
+    for setting in ({"data": "x.csv"}, {"split": "temporal"}, {"threads": 1}, {"shard": True}):
         with pytest.raises(InputError, match=f"{next(iter(setting))} is no setting of AdapTau"):
             AdapTau(**setting)
     with pytest.raises(InputError, match="valid_fraction is held out to stop by: give patience, too"):

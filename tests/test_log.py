@@ -181,6 +181,17 @@ def test_leave_one_out_takes_the_last() -> None:
     assert without.test.nnz == 2 and "by chance" in without.notes[-1]
 
 
+def test_what_cannot_be_split_is_told() -> None:
+    log = Log.from_frame(log_of())
+    for split in ("random", "temporal"):
+        with pytest.raises(ValueError, match=r"test_fraction must be in \(0, 1\), got 1.5"):
+            split_log(log, split, test_fraction=1.5)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"valid_fraction must be in \(0, 1\), got 0"):
+            split_log(log, split, valid_fraction=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="k_core must be >= 0, got -1"):
+        Preparation(k_core=-1)
+
+
 def test_temporal_split_is_one_moment() -> None:
     log = Log.from_frame(log_of())
     data = split_log(log, "temporal", test_fraction=0.25, valid_fraction=0.2)

@@ -70,11 +70,14 @@ def test_direct_au() -> None:
     check(lambda u, i: losses.direct_au(u, i, gamma=0.7), exact)
     same = torch.ones(5, 4)
     assert float(losses.uniformity(same)) == pytest.approx(0, abs=1e-5)
+    zeros = torch.cat([torch.zeros(2, 4), torch.randn(5, 4)]).double()
+    assert float(losses.uniformity(zeros)) == pytest.approx(float(pairwise_uniformity(zeros)), rel=1e-9)
     with pytest.raises(ValueError, match="x must have at least two rows, got 1"):
         losses.uniformity(same[:1])
 
 
-def test_bilateral_softmax() -> None:
+@pytest.mark.parametrize("tau", [0.5, 0.005])  # of the smaller exp(-1 / tau) is nothing
+def test_bilateral_softmax(tau: float) -> None:
     users = torch.arange(30) // 4  # four positives a user
 
     def exact(u: Tensor, i: Tensor) -> Tensor:
@@ -84,7 +87,7 @@ def test_bilateral_softmax() -> None:
             others = cosine[b][torch.arange(30) != b]
             own = cosine.diagonal()[users == users[b]]
             total = total + 0.2 * (torch.logsumexp(others / 0.2, 0) - math.log(29))
-            total = total - 0.5 * (torch.logsumexp(own / 0.5, 0) - math.log(len(own)))
+            total = total - tau * (torch.logsumexp(own / tau, 0) - math.log(len(own)))
         return total / 30
 
-    check(lambda u, i: losses.bilateral_softmax(u, i, users, tau=0.2, positive_tau=0.5), exact)
+    check(lambda u, i: losses.bilateral_softmax(u, i, users, tau=0.2, positive_tau=tau), exact)

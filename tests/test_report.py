@@ -119,11 +119,12 @@ def test_runs_that_cannot_be_compared_say_why(runs: list[Path], tmp_path: Path) 
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
     users = UserMetrics.load(other / "users.npz")
-    durable.write_sealed(other / "users.npz", UserMetrics(users.users + 1, users.values).save)
+    others = UserMetrics(users.users, users.values, users.held_out + 1)  # of another split
+    durable.write_sealed(other / "users.npz", others.save)
     path = tmp_path / "page.html"
     result = CliRunner().invoke(cli.app, ["report", str(runs[0]), str(other), "--output", str(path)])
     assert result.exit_code == 0
-    assert "first and second must be of the same users" in path.read_text()
+    assert "first and second must be of the same users and held-out items" in path.read_text()
 
 
 def test_paper_protocol_is_warned_of(runs: list[Path], page: Path, tmp_path: Path) -> None:
@@ -133,7 +134,34 @@ def test_paper_protocol_is_warned_of(runs: list[Path], page: Path, tmp_path: Pat
     results = json.loads((copy / "results.json").read_text())
     (copy / "results.json").write_text(json.dumps({**results, "selected_on": "test"}))
     assert CliRunner().invoke(cli.app, ["report", str(copy)]).exit_code == 0
-    assert "chosen on the test items" in (copy / "report.html").read_text()
+    text = (copy / "report.html").read_text()
+    assert "chosen on the test items" in text and "recall@20, test items" in text
+    both = tmp_path / "both.html"
+    words = ["report", str(runs[0]), str(copy), "--output", str(both)]
+    assert CliRunner().invoke(cli.app, words).exit_code == 0
+    text = " ".join(both.read_text().split())
+    assert "paper: epochs were chosen on the test items" in text
+    assert "The epoch of paper was chosen on these items, that of the other was not" in text
+    assert "&lt;fixed&gt;, valid" in text and "paper, test" in text and "recall@20, valid" not in text
+
+
+def test_runs_with_other_cut_offs(runs: list[Path], tmp_path: Path) -> None:
+    """What all have is compared."""
+    words = ["train", "tau=0.2", "dim=8", "n_negatives=16", "lr=0.02", "epochs=1", "threads=1"]
+    for name, ks in (("near", "5,10"), ("far", "100")):
+        result = CliRunner().invoke(cli.app, [*words, f"ks={ks}", f"output={tmp_path / name}"])
+        assert result.exit_code == 0, result.output
+    page = tmp_path / "page.html"
+    words = ["report", str(runs[0]), str(tmp_path / "near"), "--output", str(page)]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    shown = Seen(page.read_text())
+    tests = [row[0] for row in shown.rows if len(row) == 6 and "@" in row[0]]
+    assert tests and all(metric.endswith("@10") for metric in tests)
+    assert "recall@10 and loss over epochs" in shown.labels
+    result = CliRunner().invoke(cli.app, ["report", str(runs[0]), str(tmp_path / "far")])
+    assert result.exit_code == 2
+    assert "<fixed> has ks=10,20,50, far has ks=100" in " ".join(result.output.split())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

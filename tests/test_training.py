@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from typer.testing import CliRunner
 from adaptau_ext import cli, reference, reorder
 from adaptau_ext.data import Interactions, read_lightgcn, synthetic
 from adaptau_ext.dropout import draw_seed, steps_of
+from adaptau_ext.errors import ConfigError, DataError, TrainingError
 from adaptau_ext.evaluation import evaluate
+from adaptau_ext.models import MF, LightGCN
+from adaptau_ext.temperature import Temperature
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.run import Run
 from tests.conftest import real_data
@@ -108,17 +112,16 @@ def test_protocols(small: Interactions) -> None:
     list(clean.run())
     by_valid = [r.metrics["recall@20"] for r in clean.results]
     assert by_valid[clean.best] == max(by_valid)
-    clean.model.load_state_dict(clean.best_model)
+    clean.load_best()
     measured = clean.evaluate_test().means()
     expected = evaluate(
         *clean.model.embeddings(), small.test, exclude=small.train, ks=(10, 20, 50), normalize="both"
     )
     assert measured == expected
     paper = Trainer(config(tau=0.2), small)
-    assert (
-        paper.evaluate().means() == paper.evaluate_test().means()
-        and paper.users.numel() == small.train.nnz
-    )
+    with pytest.warns(UserWarning, match="the best epoch was chosen on the test items"):
+        assert paper.evaluate().means() == paper.evaluate_test().means()
+    assert paper.users.numel() == small.train.nnz
 
 
 @pytest.mark.parametrize(("model", "own"), [("mf", "user"), ("lightgcn", "none")])
@@ -190,25 +193,145 @@ def test_every_loss_trains_every_model(small: Interactions, model: str, loss: st
     assert trained[-1].metrics["recall@20"] > 1.5 * 20 / small.n_items
 
 
-@pytest.mark.parametrize("negatives", ["sampled", "in_batch"])
-def test_regulariser_of_a_pointwise_loss(small: Interactions, negatives: str) -> None:
-    """|rows used|^2 / 2 over the batch: users', positives', and each drawn negative's."""
-    settings = config(loss="bpr", tau=1, normalize="none", negatives=negatives, n_negatives=3, l2=1.0)
-    trainer = Trainer(settings, small)
-    users, items = next(trainer.batches())
-    state = trainer.generator.get_state()
-    u, i = (p.detach() for p in trainer.model.embeddings())
-    squares = u[users].square().sum() + i[items].square().sum()
-    if negatives == "sampled":
-        generator = torch.Generator()
-        generator.set_state(state)
-        drawn = reference.draw_negatives(len(users), 3, small.n_items, draw_seed(generator))
-        squares = squares + i[drawn].square().sum()
-    expected = float(squares) / (2 * len(users))
-    regularised = float(trainer.step(users, items))
-    plain = Trainer(settings.model_copy(update={"l2": 0.0}), small)
-    assert torch.equal(next(plain.batches())[0], users)
-    assert regularised - float(plain.step(users, items)) == pytest.approx(expected, rel=1e-4)
+def test_settings_reach_the_temperature_and_the_data(small: Interactions) -> None:
+    form = {"mode": "paper", "t1": 0.3, "t2": 0.7, "variance": True, "warmup_epochs": 5}
+    temperature = Trainer(config(tau="weight_ratio", **form), small).temperature
+    assert {name: getattr(temperature, name) for name in form} == form
+    assert temperature.strategy == "weight_ratio"
+    trainers = {
+        name: Trainer(config(**changes), small)
+        for name, changes in {
+            "plain": {},
+            "activity": {"noise": 0.5},
+            "user": {"noise": 0.5, "noise_by": "user"},
+            "other": {"noise": 0.5, "split_seed": 1},
+            "half": {"protocol": "clean", "valid_fraction": 0.5},
+        }.items()
+    }
+    assert trainers["plain"].data.train.nnz == small.train.nnz
+    count = [trainers[name].data.train.nnz for name in ("activity", "user", "other")]
+    assert count == pytest.approx([1.5 * small.train.nnz] * 3, rel=0.01)
+    added = [
+        np.diff(trainers[name].data.train.indptr) - np.diff(small.train.indptr) for name in trainers
+    ]
+    assert np.ptp(added[2]) <= 1 < np.ptp(added[1])  # the same for everybody
+    assert (trainers["activity"].data.train != trainers["other"].data.train).nnz > 0
+    assert trainers["half"].data.valid.nnz == pytest.approx(small.train.nnz / 2, rel=0.05)
+
+
+class TwoTowers(MF):
+    """A model that looks at the interactions."""
+
+    def __init__(self, data: Interactions) -> None:
+        super().__init__(data.n_users, data.n_items, 8, seed=0)
+        self.encoder = LightGCN(data.train, 8)
+
+
+def test_a_model_is_made_of_what_is_trained_on(small: Interactions) -> None:
+    """A graph with validation items would be chosen by what it has seen."""
+    settings = config(protocol="clean", epochs=1, tau=0.2)
+    for model in (LightGCN(small.train, 8), TwoTowers(small)):
+        with pytest.raises(ConfigError, match="the model's graph has .* give a function of the data"):
+            Trainer(settings, small, model)
+    for make in (lambda data: LightGCN(data.train, 8), TwoTowers):
+        trainer = Trainer(settings, small, make)
+        list(trainer.run())
+        assert trainer.data.train.nnz < small.train.nnz and trainer.results[0].metrics["recall@20"] > 0
+    assert Trainer(config(tau=0.2), small, LightGCN(small.train, 8)).model.graph.n_interactions
+
+
+class Halves(Temperature):
+    """Users' temperatures in two groups, learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_tau = torch.nn.Parameter(torch.tensor([-1.0, -2.0]))
+
+    def of(self, users: torch.Tensor) -> torch.Tensor:
+        return self.log_tau.exp()[users % 2]
+
+
+def test_any_temperature_trains(small: Interactions) -> None:
+    temperature = Halves()
+    trainer = Trainer(config(epochs=2, tau_lr=0.1), small, temperature=temperature)
+    list(trainer.run())
+    assert trainer.temperature is temperature
+    assert (temperature.log_tau.detach() - torch.tensor([-1.0, -2.0])).abs().min() > 0.05
+
+
+def test_looking_changes_nothing(small: Interactions) -> None:
+    """Evaluated in the middle of an epoch: the same up to when waiting rows are caught up with."""
+    settings = config(tau="weight_mean", dropout=0.3, epochs=2)
+    plain, looked_at = Trainer(settings, small), Trainer(settings, small)
+    list(plain.run())
+    for step, event in enumerate(looked_at.run()):
+        if step % 5 == 2 and isinstance(event, torch.Tensor):
+            looked_at.evaluate()
+            assert looked_at.model.training
+    for a, b in zip(plain.results, looked_at.results, strict=True):
+        assert a.loss_sum == pytest.approx(b.loss_sum, rel=1e-5)
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_an_epoch_that_was_left(small: Interactions, model: str) -> None:
+    """The best epoch's model is there; the next epoch would need what is lost."""
+    settings = config(model=model, tau="weight_mean", epochs=3)
+    trainer, whole = Trainer(settings, small), Trainer(settings, small)
+    whole_run = (event for event in whole.run() if isinstance(event, EpochResult))
+    next(whole_run)
+    state = copy.deepcopy(whole.state_dict())  # Adam's moments would be shared
+    for step, _ in enumerate(trainer.run()):
+        if len(trainer.results) == 1 and step > trainer.n_batches + 3:
+            break
+    trainer.load_best()
+    for ours, exact in zip(trainer.embeddings(), whole.embeddings(), strict=True):
+        assert torch.equal(ours, exact)
+    with pytest.raises(
+        TrainingError, match="epoch 1 was left before its end; go on from the state_dict"
+    ):
+        next(trainer.run())
+    trainer.load_state_dict(state)
+    again = [event for event in trainer.run() if isinstance(event, EpochResult)]
+    assert [e.loss_sum for e in again] == [e.loss_sum for e in whole_run]
+
+
+def test_the_best_epoch_outlives_a_stop(small: Interactions, tmp_path: Path) -> None:
+    """The one before the stop, if none after it is better."""
+    settings = config(tau=0.2, epochs=2, lr=0.02)
+    first = Trainer(settings, small)
+    list(first.run())
+    first.best = 0  # as if the second had been worse
+    first.best_model["item_table"] += 1
+    first.keep(tmp_path)
+    second = Trainer(settings.model_copy(update={"epochs": 3, "lr": 1e-12}), small)
+    second.restore(tmp_path)
+    assert second.best == 0
+    second.results[0].metrics["recall@20"] = 1.0
+    list(second.run())
+    assert second.best == 0
+    second.load_best()
+    assert torch.equal(second.model.item_table, first.best_model["item_table"])
+
+
+def test_nothing_held_out_is_told(small: Interactions) -> None:
+    nothing = replace(small, test=small.test * 0)
+    nothing.test.eliminate_zeros()
+    trainer = Trainer(config(epochs=1, tau=0.2), nothing)
+    list(trainer.run())
+    assert trainer.results[0].metrics == {}
+    with pytest.raises(DataError, match="there is nothing held out to evaluate on"):
+        trainer.evaluate()
+
+
+def test_diagnostics_of_items_that_are_alike() -> None:
+    """No rank correlation, and no number that JSON has not."""
+    pairs = np.repeat(np.arange(12), 4), (np.arange(48) * 7 % 12 + np.arange(48) // 12) % 12
+    data = Interactions.from_pairs("alike", pairs, (np.array([0]), np.array([1])), duplicates="merge")
+    assert np.ptp(np.bincount(data.train.indices)) == 0
+    trainer = Trainer(config(epochs=1, tau=0.2, n_negatives=4), data)
+    list(trainer.run())
+    assert trainer.results[0].diagnostics["item_norm_popularity"] is None
+    json.dumps(asdict(trainer.results[0]), allow_nan=False)
 
 
 @pytest.mark.parametrize("negatives", ["sampled", "in_batch", "full"])

@@ -33,7 +33,7 @@ def add(app: typer.Typer) -> None:
 @explained
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    k: Annotated[list[int] | None, typer.Option("-k", help="Cut-off, repeatable.")] = None,
+    k: Annotated[list[int] | None, typer.Option("-k", min=1, help="Cut-off, repeatable.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write every user's metrics, .csv or .parquet."),
@@ -47,6 +47,7 @@ def evaluate(
     found = FinishedRun.read(run)
     ks = tuple(k) if k else found.config.ks
     data, model = load_data(found.config), found.model()
+    found.check_data(data)
     evaluation = evaluate_users(
         model.user_embeddings,
         model.item_embeddings,

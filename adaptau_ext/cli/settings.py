@@ -86,5 +86,8 @@ def keys() -> str:
     for name, field in TrainConfig.model_fields.items():
         default = "" if field.default is None else f" [dim]({field.default})[/]"
         lines.append(f"[bold]{name}[/]  {field.description}{default}")
-    lines.append(f"[bold]recipe[/]  published hyper-parameters: {', '.join(RECIPES)}")
+    lines.append(
+        "[bold]recipe[/]  hyper-parameters, with protocol=paper, which chooses the epoch on test (add "
+        f"protocol=clean for your own data): {', '.join(RECIPES)}"
+    )
     return "\n\n".join(lines)

@@ -29,7 +29,7 @@ from adaptau_ext.cli.settings import effective, keys, read_settings
 from adaptau_ext.cli.signals import exit_code, interruptible
 from adaptau_ext.data import Interactions, load, synthetic
 from adaptau_ext.distributed import World
-from adaptau_ext.errors import TrainingError
+from adaptau_ext.errors import DataError, TrainingError
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
 from adaptau_ext.training.run import Run
 
@@ -150,13 +150,16 @@ def load_data(config: TrainConfig) -> Interactions:
     """The data that `config.data` names."""
     if config.data == "synthetic":
         config.preparation.refuse_split("the built-in data set")
-        return synthetic(config.seed)
-    return load(
+        return synthetic(config.split_seed)
+    data = load(
         config.data,
         config.preparation,
         cold_users=config.cold_users,
         duplicates=config.duplicates,
     )
+    if data.test.nnz == 0:
+        raise DataError(f"{config.data}: there is no test item; AdapTau in Python trains without any")
+    return data
 
 
 def _introduce(config: TrainConfig, data: Interactions) -> None:

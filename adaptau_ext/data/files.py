@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import scipy.sparse
 
-from adaptau_ext.data.log import Columns, Log, find_columns
+from adaptau_ext.data.log import OPTIONAL, Columns, Log, find_columns
 from adaptau_ext.data.room import refuse_beyond, room, too_much
 from adaptau_ext.errors import DataError, reading
 
@@ -24,7 +24,13 @@ COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 SUFFIXES = (*DELIMITERS, ".parquet", ".npz")
 
 
-def read_log(path: str | Path, columns: Columns | None = None, *, delimiter: str | None = None) -> Log:
+def read_log(
+    path: str | Path,
+    columns: Columns | None = None,
+    *,
+    delimiter: str | None = None,
+    look_for: Collection[str] = OPTIONAL,
+) -> Log:
     """The interactions of one file.
 
     ::
@@ -37,6 +43,7 @@ def read_log(path: str | Path, columns: Columns | None = None, *, delimiter: str
         columns: default: found by their usual names. In a file without a header, their places from
             0, as Columns("0", "1").
         delimiter: default: by the file's name; .txt is tab-separated.
+        look_for: see `Log.from_frame`.
 
     Raises:
         DataError: with the file's name, for whatever makes it unreadable.
@@ -44,12 +51,16 @@ def read_log(path: str | Path, columns: Columns | None = None, *, delimiter: str
     path = Path(path)
     if file_kind(path) == ".npz":
         return Log.from_csr(_read_npz(path), name=path.name)
-    table, found = read_table(path, columns or Columns(), delimiter=delimiter)
+    table, found = read_table(path, columns or Columns(), delimiter=delimiter, look_for=look_for)
     return Log.from_table(table, found, name=path.name)
 
 
 def read_table(
-    path: Path, columns: Columns, *, delimiter: str | None = None
+    path: Path,
+    columns: Columns,
+    *,
+    delimiter: str | None = None,
+    look_for: Collection[str] = OPTIONAL,
 ) -> tuple[pa.Table, Columns]:
     """The file as a table of the columns that are found in it."""
     kind = file_kind(path)
@@ -60,8 +71,8 @@ def read_table(
             coo = scipy.sparse.coo_array(_read_npz(path))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
         if kind == ".parquet":
-            return _read_parquet(path, columns)
-        return _read_text(path, columns, delimiter or DELIMITERS[kind])
+            return _read_parquet(path, columns, look_for)
+        return _read_text(path, columns, look_for, delimiter or DELIMITERS[kind])
 
 
 @contextmanager
@@ -73,9 +84,9 @@ def _within_memory(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: not enough memory for it ({why})") from None
 
 
-def _read_parquet(path: Path, columns: Columns) -> tuple[pa.Table, Columns]:
+def _read_parquet(path: Path, columns: Columns, look_for: Collection[str]) -> tuple[pa.Table, Columns]:
     header = pyarrow.parquet.read_metadata(path)
-    found = find_columns(header.schema.to_arrow_schema().names, columns, path.name)
+    found = find_columns(header.schema.to_arrow_schema().names, columns, path.name, look_for)
     refuse_beyond(path, 8 * header.num_rows * len(_names(found)), f"{header.num_rows:,} rows")
     return pyarrow.parquet.read_table(path, columns=_names(found)), found
 
@@ -110,12 +121,15 @@ def file_kind(path: Path) -> str:
     return suffix
 
 
-def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, Columns]:
+def _read_text(
+    path: Path, columns: Columns, look_for: Collection[str], delimiter: str
+) -> tuple[pa.Table, Columns]:
     with pa.input_stream(str(path)) as stream:
         head = stream.read(1 << 16).decode("utf-8-sig", errors="replace")
     first = next(csv.reader(io.StringIO(head), delimiter=delimiter), [])
     if not first:
-        raise DataError(f"{path}: the file is empty")
+        what = "first line" if head.strip() else "file"
+        raise DataError(f"{path}: the {what} is empty")
     places = [c for c in _names(columns) if c.isdecimal() and c not in first]
     if places:  # there is no header: columns are called by their places
         names = [str(n) for n in range(len(first))]
@@ -131,7 +145,7 @@ def _read_text(path: Path, columns: Columns, delimiter: str) -> tuple[pa.Table, 
                 f"{path}: one column only, {first[0][:60]!r}, where columns are separated by "
                 f"{delimiter!r}: give delimiter"
             )
-    found = find_columns(names, columns, path.name)
+    found = find_columns(names, columns, path.name, look_for)
     types: dict[str | None, pa.DataType] = {
         found.user: pa.string(),
         found.item: pa.string(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -150,6 +151,18 @@ class Interactions:
         """The training pairs as (users, items), `[nnz]` int64 each, user by user."""
         users = np.repeat(np.arange(self.n_users), np.diff(self.train.indptr))
         return torch.from_numpy(users), torch.from_numpy(self.train.indices.astype(np.int64))
+
+    def digest(self) -> str:
+        """SHA-256 of every pair of train, valid and test, and of ids: the same for the same data."""
+        found = hashlib.sha256()
+        for part in (self.train, self.valid, self.test):
+            found.update(b"none" if part is None else str(part.shape).encode())
+            if part is not None:
+                found.update(part.indptr.astype(np.int64).data)
+                found.update(part.indices.astype(np.int64).data)
+        for ids in (self.user_ids, self.item_ids):
+            found.update(b"none" if ids is None else pa.record_batch({"id": ids}).serialize())
+        return found.hexdigest()
 
     def describe(self) -> str:
         """One line for people."""

@@ -35,6 +35,16 @@ class Preparation:
     valid_fraction: float = 0.1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.k_core < 0:
+            raise ValueError(f"k_core must be >= 0, got {self.k_core}")
+
+    @property
+    def look_for(self) -> tuple[str, ...]:
+        """Columns that are read if they are there; `columns` may name others."""
+        wanted = {"rating": self.min_rating is not None, "time": self.split != "random"}
+        return tuple(role for role, needed in wanted.items() if needed)
+
     def refuse_split(self, source: str | Path) -> None:
         """Nothing of `source`, which is split already, is filtered or split again.
 
@@ -91,7 +101,12 @@ def load(
     source, preparation = Path(source), preparation or Preparation()
     if source.is_file():
         return preparation.interactions(
-            read_log(source, preparation.columns, delimiter=preparation.delimiter)
+            read_log(
+                source,
+                preparation.columns,
+                delimiter=preparation.delimiter,
+                look_for=preparation.look_for,
+            )
         )
     if not source.is_dir():
         raise DataError(
@@ -106,7 +121,7 @@ def load(
     if parts["test"] is None:
         raise DataError(f"{source}: a folder of data has train.* and test.* files, no test.* is there")
     tables = {
-        name: read_table(path, preparation.columns, delimiter=preparation.delimiter)
+        name: read_table(path, preparation.columns, delimiter=preparation.delimiter, look_for=())
         for name, path in parts.items()
         if path is not None
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ class Columns(NamedTuple):
 
 
 ANY_COLUMNS = Columns()
+OPTIONAL = ("rating", "time")
 # Without case, spaces and underscores; what RecBole writes after a colon is no part of the name.
 USUAL_NAMES = Columns(
     "user userid uid customer customerid visitor visitorid account accountid member memberid "
@@ -59,19 +61,32 @@ class Log:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_frame(cls, frame: Any, columns: Columns | None = None, *, name: str = "data") -> Log:
+    def from_frame(
+        cls,
+        frame: Any,
+        columns: Columns | None = None,
+        *,
+        name: str = "data",
+        look_for: Collection[str] = OPTIONAL,
+    ) -> Log:
         """From a pandas, polars or pyarrow table, or whatever else has Arrow's interface.
+
+        Args:
+            look_for: which of "rating" and "time" are read where a column has a usual name for it;
+                what `columns` names is read in any case.
 
         Raises:
             DataError: for columns that are not there, ids that are missing, ratings or times that
                 are no numbers.
         """
-        return cls.from_table(pa.table(frame), columns or ANY_COLUMNS, name=name)
+        return cls.from_table(pa.table(frame), columns or ANY_COLUMNS, name=name, look_for=look_for)
 
     @classmethod
-    def from_table(cls, table: pa.Table, columns: Columns, *, name: str) -> Log:
+    def from_table(
+        cls, table: pa.Table, columns: Columns, *, name: str, look_for: Collection[str] = OPTIONAL
+    ) -> Log:
         """As `from_frame`."""
-        user, item, rating, time = find_columns(table.column_names, columns, name)
+        user, item, rating, time = find_columns(table.column_names, columns, name, look_for)
         assert user is not None and item is not None
         way_out = "ids are integers or strings, ratings numbers, times numbers or dates"
         with reading(f"{name}: columns that hold something else", way_out, DataError):
@@ -153,8 +168,11 @@ class Log:
         )
 
 
-def find_columns(names: list[str], columns: Columns, source: str) -> Columns:
-    """The columns to read: those asked for, or those with the usual names.
+def find_columns(
+    names: list[str], columns: Columns, source: str, look_for: Collection[str] = OPTIONAL
+) -> Columns:
+    """The columns to read: those asked for, or those with the usual names; of ratings and times only
+    if they are looked for.
 
     Raises:
         DataError: if one is not there, or users' or items' cannot be told.
@@ -169,6 +187,9 @@ def find_columns(names: list[str], columns: Columns, source: str) -> Columns:
             if not same:
                 raise DataError(f"{source}: no column {wanted!r}; its columns are {listed}")
             found[role] = same[0]
+            continue
+        if role in OPTIONAL and role not in look_for:
+            found[role] = None
             continue
         matches = [n for n in names if _plain(n) in usual.split() and n not in columns]
         if len(matches) > 1:  # the first of the list is the most usual

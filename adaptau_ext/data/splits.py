@@ -35,8 +35,12 @@ def split_log(
     Whoever has a single item trains on it, and has no test items.
 
     Raises:
+        ValueError: for fractions outside (0, 1).
         DataError: for "temporal" without times, and where no test item is left.
     """
+    for name, fraction in (("test_fraction", test_fraction), ("valid_fraction", valid_fraction)):
+        if not 0 < fraction < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {fraction}")
     log = log.merged()
     shape = len(log.user_ids), len(log.item_ids)
     notes = log.notes

@@ -231,6 +231,6 @@ class ShardedTrainer(Trainer):
 
     def _diagnose(
         self, embeddings: tuple[Tensor, Tensor], evaluation: Evaluation | None
-    ) -> dict[str, float | list[float]]:
+    ) -> dict[str, float | list[float] | None]:
         """Nothing: it would need all embeddings."""
         return {}

@@ -8,10 +8,12 @@ import numpy as np
 
 from adaptau_ext.evaluation.ranking import Evaluation
 
+N_GROUPS = 10
+
 
 def popularity_groups(
     popularity: np.ndarray,
-    n_groups: int = 10,
+    n_groups: int = N_GROUPS,
     *,
     equal: Literal["interactions", "items"] = "interactions",
 ) -> np.ndarray:
@@ -23,7 +25,8 @@ def popularity_groups(
             unpopular items against few popular ones), or "items".
 
     Returns:
-        `[n_items]` int64 in [0, n_groups).
+        `[n_items]` int64 in [0, n_groups). An item that has several groups' worth of interactions
+        leaves some of them empty.
 
     Source: the groups by interactions are those of SGL (Wu et al., SIGIR 2021), section 4.3.
     """
@@ -39,9 +42,12 @@ def popularity_groups(
     return groups
 
 
-def group_recall(evaluation: Evaluation, groups: np.ndarray, k: int) -> np.ndarray:
+def group_recall(
+    evaluation: Evaluation, groups: np.ndarray, k: int, n_groups: int = N_GROUPS
+) -> np.ndarray:
     """Recall@k by group of items, `[n_groups]`: the sum over groups is recall@k."""
-    return np.bincount(groups, weights=evaluation.found[k]) / len(evaluation.users)
+    found = np.bincount(groups, weights=evaluation.found[k], minlength=n_groups)
+    return found / len(evaluation.users)
 
 
 def beyond_accuracy(evaluation: Evaluation, popularity: np.ndarray, k: int) -> dict[str, float]:

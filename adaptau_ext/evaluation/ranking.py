@@ -30,10 +30,12 @@ class UserMetrics:
     Attributes:
         users: `[n]` ids of those users.
         values: of each metric like "recall@20", `[n]` float64, a user's each.
+        held_out: a sum of hashes of the held-out pairs, 64 bits: the same for the same pairs.
     """
 
     users: np.ndarray
     values: dict[str, np.ndarray]
+    held_out: int
 
     def means(self) -> dict[str, float]:
         """Every metric, averaged over the users."""
@@ -42,7 +44,8 @@ class UserMetrics:
     def save(self, file: Path | BinaryIO) -> None:
         """Writes a compressed .npz, values as float32."""
         arrays: dict[str, Any] = {name: v.astype(np.float32) for name, v in self.values.items()}
-        np.savez_compressed(file, users=self.users.astype(np.int32), **arrays)
+        users, held_out = self.users.astype(np.int32), np.uint64(self.held_out)
+        np.savez_compressed(file, users=users, held_out=held_out, **arrays)
 
     @staticmethod
     def load(file: Path | BinaryIO) -> UserMetrics:
@@ -55,11 +58,16 @@ class UserMetrics:
             with np.load(file, allow_pickle=False) as arrays:
                 if any(array.dtype.kind not in "iuf" for array in arrays.values()):
                     raise ValueError("metrics and users must be real numbers")
-                values = {name: array.astype(np.float64) for name, array in arrays.items()}
+                held_out = int(arrays["held_out"])
+                values = {
+                    name: array.astype(np.float64)
+                    for name, array in arrays.items()
+                    if name != "held_out"
+                }
             users = values.pop("users").astype(np.int64)
             if users.ndim != 1 or any(array.shape != users.shape for array in values.values()):
                 raise ValueError("a metric has not one value for each user")
-        return UserMetrics(users, values)
+        return UserMetrics(users, values, held_out)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,7 @@ class Evaluation(UserMetrics):
         return cls(
             np.concatenate([part.users for part in parts]),
             {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
+            sum(part.held_out for part in parts) % 2**64,
             {k: np.sum([part.recommended[k] for part in parts], axis=0) for k in first.recommended},
             {k: np.sum([part.found[k] for part in parts], axis=0) for k in first.found},
         )
@@ -130,13 +139,14 @@ def evaluate_users(
     Args:
         user_embeddings: `[n_users, d]`; item_embeddings: `[n_items, d]`, or an index of them, which may
             lie on disk.
-        held_out, exclude: `[n_users, n_items]` CSR.
+        held_out, exclude: `[n_users, n_items]` sparse matrices; what is not zero is held out, or
+            excluded.
         ks: cut-offs, each >= 1. A user with fewer than k candidates is given all of them.
         normalize: "both" for cosine scores. An index has its own.
 
     Raises:
-        ValueError: for no cut-off, a cut-off below 1, no held-out item at all, or an index with
-            another `normalize`.
+        ValueError: for no cut-off, a cut-off below 1, matrices of another shape, no held-out item at
+            all, or an index with another `normalize`.
     """
     if not isinstance(item_embeddings, ItemIndex):
         index = ItemIndex(item_embeddings, normalize=normalize)
@@ -147,6 +157,10 @@ def evaluate_users(
             f'normalize is that of the index, "{item_embeddings.normalize}", got "{normalize}"'
         )
 
+    shape = len(user_embeddings), len(index)
+    held_out = _canonical("held_out", held_out, shape)
+    exclude = None if exclude is None else _canonical("exclude", exclude, shape)
+
     def search(users: np.ndarray, k: int) -> np.ndarray:
         seen = None if exclude is None else csr_pair(exclude[users], user_embeddings.device)
         ids = padded_topk(index, user_embeddings[torch.from_numpy(users)], k, seen)[1]
@@ -155,6 +169,29 @@ def evaluate_users(
     users = np.diff(held_out.indptr).nonzero()[0]
     chunks = np.split(users, range(USERS_A_CHUNK, users.size, USERS_A_CHUNK))
     return evaluate_found(search, chunks, held_out, ks)
+
+
+def _canonical(name: str, sparse: Any, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """CSR with ascending indices, each pair once and none of zeros; the matrix itself if it is so."""
+    if not scipy.sparse.issparse(sparse):
+        raise ValueError(f"{name} must be a SciPy sparse matrix, got {type(sparse).__name__}")
+    matrix: Any = sparse
+    if matrix.shape != shape:
+        raise ValueError(f"{name} must be {list(shape)}, as the embeddings, got {list(matrix.shape)}")
+    csr: scipy.sparse.csr_array = scipy.sparse.csr_array(matrix)
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()
+        csr.sum_duplicates()
+        csr.eliminate_zeros()
+    return csr
+
+
+def _hashed(users: np.ndarray, items: np.ndarray) -> int:
+    """A sum of hashes of pairs, by SplitMix64's finaliser (Steele et al., OOPSLA 2014)."""
+    x = (users.astype(np.uint64) << np.uint64(32)) + items.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return int((x ^ (x >> np.uint64(31))).sum())
 
 
 def evaluate_found(
@@ -169,6 +206,7 @@ def evaluate_found(
         search: (users `[n]`, k) -> ids `[n, k]` of their best items, best first, -1 where there is
             none.
         chunks: users with held-out items, ascending, in parts.
+        held_out: `[n_users, n_items]` CSR, canonical.
     """
     if not ks or min(ks) < 1:
         raise ValueError(f"ks must be cut-offs >= 1, got {list(ks)}")
@@ -178,9 +216,12 @@ def evaluate_found(
     parts: dict[str, list[np.ndarray]] = {f"{name}@{k}": [] for k in ks for name in METRICS}
     recommended = {k: np.zeros(n_items, np.int64) for k in ks}
     found = {k: np.zeros(n_items) for k in ks}
+    hashes = 0
     for users in chunks:
         ids = search(users, min(max(ks), n_items))
-        hits = Hits(held_out[users], ids)
+        rows = held_out[users]
+        hashes += _hashed(np.repeat(users, np.diff(rows.indptr)), rows.indices)
+        hits = Hits(rows, ids)
         done, shown = 0, np.zeros(n_items + 1, np.int64)
         for cut in sorted(set(ks)):
             for name, value in hits.metrics(cut).items():
@@ -193,7 +234,7 @@ def evaluate_found(
                 hits.item[here], weights=1 / hits.size[hits.row[here]], minlength=n_items
             )
     values = {name: np.concatenate(value) for name, value in parts.items()}
-    return Evaluation(np.concatenate(chunks), values, recommended, found)
+    return Evaluation(np.concatenate(chunks), values, hashes % 2**64, recommended, found)
 
 
 class Hits:

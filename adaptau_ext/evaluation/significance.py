@@ -26,11 +26,12 @@ def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
     same hits under both. Equal values of all users give p = 1.
 
     Raises:
-        ValueError: if the users are not the same, or there are fewer than two.
+        ValueError: if the users or their held-out items are not the same, or there are fewer than two
+            users.
     """
     import scipy.stats  # here: it takes longer to import than the whole package
 
-    if not np.array_equal(first.users, second.users):
+    if first.held_out != second.held_out or not np.array_equal(first.users, second.users):
         raise ValueError("first and second must be of the same users and held-out items")
     if len(first.users) < 2:
         raise ValueError(f"a paired test needs at least two users, got {len(first.users)}")

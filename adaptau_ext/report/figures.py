@@ -13,6 +13,7 @@ from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, MaxNLocator
 
+from adaptau_ext.evaluation.popularity import N_GROUPS
 from adaptau_ext.training.finished import FinishedRun
 
 # Told apart on white and on black, by people who do not see all colours too (after Okabe and Ito).
@@ -37,16 +38,19 @@ _STYLE: Any = {
 
 def curves(runs: Sequence[FinishedRun], metric: str) -> str:
     """A metric and the loss over epochs."""
+    splits = [run.results["selected_on"] for run in runs]
+    same = len(set(splits)) == 1
     with mpl.rc_context(_STYLE):
         figure, (left, right) = _panels(2)
         for n, run in enumerate(runs):
             x = [epoch["epoch"] for epoch in run.epochs]
-            left.plot(x, [epoch["metrics"][metric] for epoch in run.epochs], label=run.name)
+            label = run.name if same else f"{run.name}, {splits[n]}"
+            left.plot(x, [epoch["metrics"][metric] for epoch in run.epochs], label=label)
             best = run.results["best_epoch"]
             chosen = run.results["best"][metric]
             left.plot([best], [chosen], "o", color=PALETTE[n % len(PALETTE)])
             right.plot(x, [epoch["loss_sum"] for epoch in run.epochs], label=run.name)
-        left.set(xlabel="epoch", ylabel=f"{metric}, {runs[0].results['selected_on']} items")
+        left.set(xlabel="epoch", ylabel=f"{metric}, {splits[0]} items" if same else metric)
         right.set(xlabel="epoch", ylabel="loss, summed over batches")
         _legend(left, runs)
         return _svg(figure, "curves", f"{metric} and loss over epochs")
@@ -62,7 +66,7 @@ def groups(runs: Sequence[FinishedRun], metric: str) -> str:
             x = np.arange(1, len(shares) + 1) + (n - (len(runs) - 1) / 2) * width
             axes.bar(x, shares, width, label=run.name)
         axes.set(xlabel="popularity group of items, the most popular last", ylabel=f"share in {metric}")
-        axes.set_xticks(range(1, len(shares) + 1))
+        axes.set_xticks(range(1, N_GROUPS + 1))
         _legend(axes, runs)
         return _svg(figure, "groups", f"{metric} by popularity group")
 

@@ -12,6 +12,7 @@ import jinja2
 
 import adaptau_ext
 from adaptau_ext import durable
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import METRICS, compare
 from adaptau_ext.report import figures
 from adaptau_ext.training import TrainConfig
@@ -21,10 +22,14 @@ _P_SHOWN = 1e-4  # smaller p values are said to be smaller
 
 
 def write_report(runs: Sequence[FinishedRun], path: Path) -> None:
-    """Writes the page; the first run is what the others are compared with."""
+    """Writes the page; the first run is what the others are compared with.
+
+    Raises:
+        ConfigError: if the runs have no cut-off in common.
+    """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((files(__package__) / "template.html").read_text("utf-8"))
-    metric = runs[0].config.best_metric
+    metric = _metric(runs)
     k = int(metric.partition("@")[2])
     page = template.render(
         title=", ".join(run.name for run in runs),
@@ -46,6 +51,18 @@ def write_report(runs: Sequence[FinishedRun], path: Path) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_text(path, page)
+
+
+def _metric(runs: Sequence[FinishedRun]) -> str:
+    """What the first run's epoch was chosen by if all have it, otherwise recall at a cut-off of all."""
+    common = set.intersection(*(set(run.results["test"]) for run in runs))
+    if runs[0].config.best_metric in common:
+        return runs[0].config.best_metric
+    ks = [k for k in runs[0].config.ks if f"recall@{k}" in common]
+    if not ks:
+        cuts = ", ".join(f"{run.name} has ks={','.join(map(str, run.config.ks))}" for run in runs)
+        raise ConfigError(f"the runs have no cut-off in common: {cuts}; compare others")
+    return f"recall@{ks[len(ks) // 2]}"
 
 
 def _summary(run: FinishedRun, metric: str) -> dict[str, Any]:
@@ -76,6 +93,9 @@ def _accuracy(runs: Sequence[FinishedRun]) -> list[list[str]]:
 def _comparison(first: FinishedRun, second: FinishedRun) -> dict[str, Any]:
     """Paired tests of two runs on the same test users, or why there are none."""
     names = {"first": first.name, "second": second.name}
+    on_test = [run.name for run in (first, second) if run.results["selected_on"] == "test"]
+    if len(on_test) == 1:
+        names["caution"] = on_test[0]
     try:
         tests = compare(first.users(), second.users())
     except ValueError as problem:

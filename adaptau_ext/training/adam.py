@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +54,16 @@ class DeferredAdam(torch.optim.Adam):
         self._waiting: dict[Tensor, _Waiting] = {}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of all parameters with a gradient."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of all parameters with a gradient.
+
+        Args:
+            closure: computes gradients, called first; what it returns is returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         sparse = []
         for group in self.param_groups:
             for table in group["params"]:
@@ -81,6 +90,7 @@ class DeferredAdam(torch.optim.Adam):
             self._move(table, waiting, gradient._indices()[0], gradient._values())
             if int(state["step"]) % _LONGEST_WAIT == 0:
                 self._move(table, waiting, None, None)
+        return loss
 
     @torch.no_grad()
     def catch_up(self, table: Tensor | None = None, rows: Tensor | None = None) -> None:

@@ -20,9 +20,12 @@ _short = reprlib.Repr()  # what a file holds may be of any size
 _short.maxstring = _short.maxother = 80
 _short.maxlevel = 2
 
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+NotNegative = Annotated[Finite, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 LossName = Literal["softmax", "bpr", "bce", "mse", "ccl", "direct_au", "bsl"]
 Negatives = Literal["sampled", "in_batch", "full"]
 
@@ -30,6 +33,8 @@ Negatives = Literal["sampled", "in_batch", "full"]
 IN_BATCH_ONLY = ("direct_au", "bsl")
 # Losses of a positive's score and its negatives'.
 POINTWISE = ("bpr", "bce", "mse", "ccl")
+# Losses that divide no score by a temperature.
+WITHOUT_TAU = ("mse", "ccl", "direct_au")
 
 
 class TrainConfig(BaseModel):
@@ -49,8 +54,10 @@ class TrainConfig(BaseModel):
     item_column: str | None = Field(default=None, description="of items")
     rating_column: str | None = Field(default=None, description="of ratings, for min_rating")
     time_column: str | None = Field(default=None, description="of times, for the split")
-    delimiter: str | None = Field(default=None, description="of columns; default: by the file's name")
-    min_rating: float | None = Field(
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = Field(
+        default=None, description="of columns; default: by the file's name"
+    )
+    min_rating: Finite | None = Field(
         default=None, description="lower ratings are left out; default: every interaction counts"
     )
     k_core: Annotated[int, Field(ge=0)] = Field(
@@ -70,7 +77,7 @@ class TrainConfig(BaseModel):
         default=None,
         description="of train, cut as valid; default: the data's own valid items, or 0.1 without any",
     )
-    noise: Annotated[float, Field(ge=0)] = Field(
+    noise: NotNegative = Field(
         default=0.0, description="interactions that never were, added to train, as a share of it"
     )
     noise_by: Literal["activity", "user"] = Field(
@@ -104,7 +111,7 @@ class TrainConfig(BaseModel):
     tau: Literal[Strategy, "learned", "learned_per_user"] | Positive = Field(
         default="weight_mean",
         description="weight_v0 (Adap-tau0), weight_mean or weight_ratio (Adap-tau), learned (C-tau), "
-        "learned_per_user (Cu-tau), or a fixed number",
+        "learned_per_user (Cu-tau), or a fixed number; mse, ccl and direct_au have none",
     )
     mode: Literal["official", "paper"] = Field(
         default="official",
@@ -120,15 +127,13 @@ class TrainConfig(BaseModel):
         description="spread of the users' temperatures: larger = more alike; default 1, paper: 2",
     )
     positive_tau: Positive = Field(default=0.1, description="temperature of the positives in bsl")
-    margin: float = Field(default=0.4, description="of negatives in ccl")
+    margin: Finite = Field(default=0.4, description="of negatives in ccl")
     negative_weight: Positive = Field(default=1.0, description="of negatives in ccl")
     gamma: Positive = Field(default=1.0, description="weight of uniformity in direct_au")
     batch_size: Count = Field(default=2048, description="interactions a step")
     lr: Positive = Field(default=1e-3, description="Adam's learning rate")
     tau_lr: Positive | None = Field(default=None, description="of learned temperatures; default: lr")
-    l2: Annotated[float, Field(ge=0)] = Field(
-        default=1e-7, description="weight of the rows used, squared"
-    )
+    l2: NotNegative = Field(default=1e-7, description="weight of the rows used, squared")
     epochs: Count = Field(default=100, description="passes over the training interactions, at most")
     patience: Count | None = Field(
         default=10, description="epochs without a better one after which training stops; none: never"
@@ -143,7 +148,10 @@ class TrainConfig(BaseModel):
         description="embeddings that are unit vectors in the scores of evaluation; default: none for "
         "lightgcn, as published, otherwise as in `normalize`",
     )
-    seed: int = Field(default=0, description="of initialisation, order, negatives and dropout")
+    seed: Seed = Field(default=0, description="of initialisation, order, negatives and dropout")
+    split_seed: Seed = Field(
+        default=0, description="of what is held out, of noise and of the built-in data"
+    )
     cold_users: Literal["error", "drop", "keep"] = Field(
         default="error", description="no training items"
     )
@@ -175,6 +183,10 @@ class TrainConfig(BaseModel):
             raise ValueError("output must name a folder, got an empty name")
         if values.get("patience") == "none":
             values["patience"] = None
+        if values.get("delimiter") == "\\t":  # as it is written in a shell
+            values["delimiter"] = "\t"
+        if values.get("loss") in WITHOUT_TAU:
+            values.setdefault("tau", 1.0)
         if values.get("negatives") is None:
             in_batch = values.get("model") == "lightgcn" or values.get("loss") in IN_BATCH_ONLY
             values["negatives"] = "in_batch" if in_batch else "sampled"
@@ -192,7 +204,7 @@ class TrainConfig(BaseModel):
             self.split,
             self.test_fraction,
             self.valid_fraction or 0.1,
-            self.seed,
+            self.split_seed,
         )
 
     @property
@@ -204,6 +216,16 @@ class TrainConfig(BaseModel):
     def _check(self) -> TrainConfig:
         if self.loss in IN_BATCH_ONLY and self.negatives != "in_batch":
             raise ValueError(f"loss={self.loss} compares the rows of a batch: negatives=in_batch")
+        if self.negatives == "in_batch" and self.batch_size < 2:
+            raise ValueError(
+                "batch_size must be at least 2 where rows are each other's negatives, got 1"
+            )
+        if self.loss in IN_BATCH_ONLY and self.normalize != "both":
+            raise ValueError(f"loss={self.loss} is of cosines: normalize=both, got {self.normalize}")
+        if self.loss in WITHOUT_TAU and self.tau != 1:
+            raise ValueError(f"loss={self.loss} has no temperature: leave tau out, got {self.tau}")
+        if self.protocol == "paper" and self.valid_fraction is not None:
+            raise ValueError("valid_fraction is of protocol=clean: paper trains on everything")
         if self.loss in POINTWISE and self.negatives == "full":
             raise ValueError(f"loss={self.loss} takes sampled or in_batch negatives, got full")
         if self.precision != "float32" and (self.loss != "softmax" or self.negatives == "sampled"):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from adaptau_ext.evaluation import Evaluation, group_recall
+from adaptau_ext.evaluation.popularity import N_GROUPS
 from adaptau_ext.ops import Normalize
 from adaptau_ext.reference import unit_rows
 
@@ -24,7 +25,7 @@ def diagnose(
     inv_tau: Tensor,
     evaluation: Evaluation | None,
     k: int,
-) -> dict[str, float | list[float]]:
+) -> dict[str, float | list[float] | None]:
     """Magnitudes, scores, recall by popularity, and temperatures.
 
     Args:
@@ -34,8 +35,9 @@ def diagnose(
         inv_tau: `[n_users]`, inverse temperatures.
 
     Returns:
-        item_norm_by_group: mean |i| by popularity group, the least popular first.
-        item_norm_popularity: Spearman's correlation of |i| and popularity.
+        item_norm_by_group: mean |i| by popularity group, the least popular first; 0 of an empty one.
+        item_norm_popularity: Spearman's correlation of |i| and popularity; None where all of one of
+            them are alike.
         positive_score, random_score: mean score of training pairs, and of users with random items.
         recall@k_by_group: shares of the groups in recall@k, whose sum it is; not without an evaluation.
         inv_tau_quantiles: of the users' inverse temperatures, at 0, 0.1, .. 1.
@@ -48,9 +50,13 @@ def diagnose(
     users, items = pairs[0][::step].to(u.device), pairs[1][::step].to(u.device)
     rows = unit_rows(u[users]) if normalize in ("both", "user") else u[users]
     columns = unit_rows(i) if normalize in ("both", "item") else i
-    found: dict[str, float | list[float]] = {
+    found: dict[str, float | list[float] | None] = {
         "item_norm_by_group": _group_means(norm, groups),
-        "item_norm_popularity": float(scipy.stats.spearmanr(norm, popularity).statistic),
+        "item_norm_popularity": (
+            float(scipy.stats.spearmanr(norm, popularity).statistic)
+            if norm.min() < norm.max() and popularity.min() < popularity.max()
+            else None
+        ),
         "positive_score": float((rows * columns[items]).sum(1).mean()),
         "random_score": float(rows.mean(0) @ columns.mean(0)),
         "inv_tau_quantiles": np.quantile(inv_tau.double().cpu().numpy(), QUANTILES).tolist(),
@@ -61,6 +67,7 @@ def diagnose(
 
 
 def _group_means(values: np.ndarray, groups: np.ndarray) -> list[float]:
-    count = np.bincount(groups)
-    means: list[float] = (np.bincount(groups, weights=values) / np.maximum(count, 1)).tolist()
+    count = np.bincount(groups, minlength=N_GROUPS)
+    total = np.bincount(groups, weights=values, minlength=N_GROUPS)
+    means: list[float] = (total / np.maximum(count, 1)).tolist()
     return means

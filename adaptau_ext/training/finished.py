@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adaptau_ext import durable
-from adaptau_ext.errors import ModelError, reading
+from adaptau_ext.data import Interactions
+from adaptau_ext.errors import DataError, ModelError, reading
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.training.config import TrainConfig
@@ -50,6 +51,18 @@ class FinishedRun:
         """For people: the folder's."""
         return self.folder.resolve().name
 
+    def check_data(self, data: Interactions) -> None:
+        """Refuses other data than the run was trained on.
+
+        Raises:
+            DataError: if a pair or an id is another.
+        """
+        if data_digest(self.folder) != data.digest():
+            raise DataError(
+                f"{self.config.data} has changed since {self.folder} was trained on it: what is test "
+                "now, it may have been trained on; train again"
+            )
+
     def model(self) -> FittedModel:
         """The best epoch's."""
         return FittedModel.load(self.folder / "model")
@@ -59,6 +72,20 @@ class FinishedRun:
         path = self.folder / "users.npz"
         with durable.opened(path, "the `adaptau train` command of this run writes it again") as file:
             return UserMetrics.load(file)
+
+
+def data_digest(folder: Path) -> str:
+    """`Interactions.digest` of a run's data.
+
+    Raises:
+        ModelError: if it is not there.
+    """
+    path = folder / "data.json"
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; train again, in another folder")
+    found = durable.read_json(path, "train again, in another folder")
+    with reading(f"{path}: the file is damaged", "train again, in another folder"):
+        return str(found["sha256"])
 
 
 def fitted_model(folder: Path) -> FittedModel:

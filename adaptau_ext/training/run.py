@@ -17,16 +17,18 @@ from adaptau_ext.errors import ConfigError, InputError
 from adaptau_ext.evaluation import beyond_accuracy, group_recall, popularity_groups
 from adaptau_ext.training import checkpoint
 from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.finished import data_digest
 from adaptau_ext.training.lock import Lock
 from adaptau_ext.training.trainer import EpochResult, Trainer
 
 
 class Run:
-    """Files of a run. `config.json` is there first, `results.json` last.
+    """Files of a run. `data.json` and `config.json` are there first, `results.json` last.
 
     ::
 
-        config.json      what the run depends on
+        data.json        the data that it is trained on: a line for people, SHA-256 of it
+        config.json      what else the run depends on
         metrics.jsonl    a line an epoch
         checkpoint.pt    what the next epoch depends on
         model.pt         the state_dict of the best epoch
@@ -43,7 +45,7 @@ class Run:
         kept: epochs in the checkpoint.
 
     Raises:
-        ConfigError: if the folder holds a run of another configuration.
+        ConfigError: if the folder holds a run of another configuration, or on other data.
         TrainingError: if another process trains there.
         OSError: if nothing can be written there. All of these on all ranks.
     """
@@ -67,11 +69,17 @@ class Run:
         for part in self.folder.glob("*.part"):  # a kill -9 left it
             shutil.rmtree(part) if part.is_dir() else part.unlink()
         config = self.trainer.config.model_dump_json(indent=2) + "\n"
-        path = self.folder / "config.json"
-        if path.exists() and _what_matters(path.read_text("utf-8")) != _what_matters(config):
-            raise ConfigError(
-                f"{self.folder} holds a run of another configuration; choose another output folder"
-            )
+        path, data_path = (self.folder / name for name in ("config.json", "data.json"))
+        if path.exists():
+            other = None
+            if _what_matters(path.read_text("utf-8")) != _what_matters(config):
+                other = "of another configuration"
+            elif data_digest(self.folder) != self.trainer.digest:
+                other = f"on other data than {self.trainer.config.data} holds now"
+            if other is not None:
+                raise ConfigError(f"{self.folder} holds a run {other}; choose another output folder")
+        data = {"data": self.trainer.data.describe(), "sha256": self.trainer.digest}
+        durable.write_text(data_path, json.dumps(data, indent=2) + "\n")
         durable.write_text(path, config)
 
     @property
@@ -113,8 +121,8 @@ class Run:
     def _finish(self) -> None:
         trainer = self.trainer
         last, best = trainer.results[-1], trainer.results[trainer.best]
-        trainer.model.load_state_dict(trainer.best_model)
-        tested, fitted = trainer.evaluate_test(), trainer.fitted()
+        trainer.load_best()
+        tested, fitted = trainer._tested(), trainer.fitted()
         if not trainer.world.is_first:
             return
         popularity = np.bincount(trainer.data.seen.indices, minlength=trainer.data.n_items)

@@ -1,10 +1,11 @@
-"""Training, epoch by epoch: any Recommender, any loss, any Temperature."""
+"""Training, epoch by epoch: any Recommender, any Temperature, any loss of `objectives`."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from adaptau_ext import cuda
 from adaptau_ext.data import Interactions, add_noise
 from adaptau_ext.data.interactions import without_rows
 from adaptau_ext.distributed import World
-from adaptau_ext.errors import ConfigError, TrainingError, reading
+from adaptau_ext.errors import ConfigError, DataError, TrainingError, reading
 from adaptau_ext.evaluation import Evaluation, evaluate_users, popularity_groups
 from adaptau_ext.fitted import FittedModel
+from adaptau_ext.graph import BipartiteGraph
 from adaptau_ext.models import MF, LightGCN, Recommender
 from adaptau_ext.ops import Normalize
 from adaptau_ext.temperature import (
@@ -48,7 +50,7 @@ class EpochResult:
     train_seconds: float
     eval_seconds: float
     metrics: dict[str, float]
-    diagnostics: dict[str, float | list[float]] = field(default_factory=dict)  # see diagnose()
+    diagnostics: dict[str, float | list[float] | None] = field(default_factory=dict)  # see diagnose()
 
 
 class Trainer:
@@ -61,18 +63,29 @@ class Trainer:
     epoch is the last.
 
     Args:
-        model: default: the one that `config.model` names.
+        model: default: the one that `config.model` names. A function of the data makes one of what
+            is trained on, without validation items: what looks at interactions, like a graph, needs it.
+        temperature: default: the one that `config.tau` names.
 
     Attributes:
         results: of every epoch so far. best: index of the best of them. best_model: its state_dict.
+        digest: of the data as it was given.
+
+    Raises:
+        DataError: under "clean", if no validation item is left to choose the epoch by.
+        ConfigError: for a model whose graph has other interactions than are trained on.
     """
 
     adaptive = AdaptiveTemperature
 
     def __init__(
-        self, config: TrainConfig, data: Interactions, model: Recommender | None = None
+        self,
+        config: TrainConfig,
+        data: Interactions,
+        model: Recommender | Callable[[Interactions], Recommender] | None = None,
+        temperature: Temperature | None = None,
     ) -> None:
-        self.config, self.world = config, World.current()
+        self.config, self.world, self.digest = config, World.current(), data.digest()
         if self.world.size > 1 and not splits_batches(config):
             raise ConfigError(
                 f"loss={config.loss} with negatives={config.negatives} compares all rows of a batch: "
@@ -80,10 +93,15 @@ class Trainer:
             )
         if config.protocol == "clean":
             if data.valid is None or config.valid_fraction not in (None, data.valid_fraction):
-                data = data.cut_valid(config.valid_fraction or 0.1, config.seed)
+                data = data.cut_valid(config.valid_fraction or 0.1, config.split_seed)
             data = data.without_valid()
+            if data.valid is None or data.valid.nnz == 0:
+                raise DataError(
+                    f"{data.name}: no validation item is left to choose the epoch by; take a larger "
+                    "valid_fraction, or another split"
+                )
         if config.noise > 0:
-            data = add_noise(data, config.noise, by=config.noise_by, seed=config.seed)
+            data = add_noise(data, config.noise, by=config.noise_by, seed=config.split_seed)
         self.data = data
         no_gpu = cuda.why_no_gpu()
         self.device = torch.device(config.device or ("cpu" if no_gpu else "cuda"))
@@ -92,8 +110,14 @@ class Trainer:
         self.users, self.items = data.pairs()
         self.popularity = np.bincount(data.train.indices, minlength=data.n_items)
         self.groups = popularity_groups(self.popularity)
-        self.model = (model or make_model(config, data)).to(self.device)
-        self.temperature = make_temperature(config, data, self.adaptive).to(self.device)
+        if model is None:
+            model = make_model(config, data)
+        elif not isinstance(model, Recommender):
+            model = model(data)
+        self._refuse_other_graphs(model)
+        self.model = model.to(self.device)
+        temperature = temperature or make_temperature(config, data, self.adaptive)
+        self.temperature = temperature.to(self.device)
         self.objective = objective(config)
         # of several processes the gradients are added up, dense
         self.model.sparse = self.device.type == "cpu" and self.world.size == 1
@@ -105,16 +129,37 @@ class Trainer:
         self.results: list[EpochResult] = []
         self.best = 0
         self.best_model: dict[str, Tensor] = {}
+        self._within_epoch = False
+
+    def _refuse_other_graphs(self, model: Recommender) -> None:
+        """A graph over validation items would look better on them than it is."""
+        for part in model.modules():
+            graph = getattr(part, "graph", None)
+            if isinstance(graph, BipartiteGraph) and graph.n_interactions != self.data.train.nnz:
+                raise ConfigError(
+                    f"the model's graph has {graph.n_interactions:,} interactions, trained on are "
+                    f"{self.data.train.nnz:,}, without validation items and with noise; give a "
+                    "function of the data: Trainer(config, data, lambda data: LightGCN(data.train))"
+                )
 
     @property
     def n_batches(self) -> int:
-        """Steps an epoch; the last batch may be smaller."""
-        return -(-self.users.numel() // self.config.batch_size)
+        """Steps an epoch."""
+        return len(self._batch_sizes())
+
+    def _batch_sizes(self) -> list[int]:
+        """The last batch may be smaller. If rows are each other's negatives, a rest of one row joins
+        the batch before it."""
+        n, size = self.users.numel(), self.config.batch_size
+        sizes = [size] * (n // size) + [n % size] * (n % size > 0)
+        if self.config.negatives == "in_batch" and sizes[-1] == 1 and len(sizes) > 1:
+            sizes[-2:] = [size + 1]
+        return sizes
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The training pairs in random order, `[B]` users and items at a time."""
         order = torch.randperm(self.users.numel(), generator=self.generator)
-        for chosen in order.split(self.config.batch_size):
+        for chosen in order.split(self._batch_sizes()):
             yield self.users[chosen].to(self.device), self.items[chosen].to(self.device)
 
     def step(self, users: Tensor, items: Tensor) -> Tensor:
@@ -147,9 +192,16 @@ class Trainer:
         """Yields the loss of each step, then the EpochResult of each epoch, until done.
 
         Raises:
-            TrainingError: at the end of an epoch whose loss or embeddings are not finite.
+            TrainingError: at the end of an epoch whose loss or embeddings are not finite; or if an
+                epoch was left before its end, after which nothing is as the next one needs it.
         """
         while not self.finished:
+            if self._within_epoch:
+                raise TrainingError(
+                    f"epoch {len(self.results)} was left before its end; go on from the state_dict of "
+                    "the end of an epoch, with load_state_dict"
+                )
+            self._within_epoch = True
             epoch = len(self.results)
             started = time.perf_counter()
             self.temperature.start_epoch(epoch, *self.embeddings())
@@ -184,6 +236,7 @@ class Trainer:
             if not metrics or epoch == 0 or metrics[by] > self.results[self.best].metrics[by]:
                 self.best = epoch
                 self.best_model = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+            self._within_epoch = False
             yield result
 
     def _refuse_nan(self, loss_sum: float, embeddings: tuple[Tensor, Tensor]) -> None:
@@ -208,17 +261,24 @@ class Trainer:
         return patience is not None and done > 0 and done - 1 - self.best >= patience
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
-        """All users' and items' of the model as it is, without gradients."""
-        self.model.eval()
+        """All users' and items' of the model as it is, without gradients or dropout."""
         self.optimizer.catch_up()
+        training = self.model.training
+        self.model.eval()
         with torch.no_grad():
             u, i = self.model.embeddings()
+        self.model.train(training)
         if (len(u), len(i)) != (self.data.n_users, self.data.n_items):
             raise ValueError(
                 f"the model has embeddings of {len(u)} users and {len(i)} items, the data is of "
                 f"{self.data.n_users} users and {self.data.n_items} items"
             )
         return u.detach(), i.detach()
+
+    def load_best(self) -> None:
+        """The model as it was after its best epoch."""
+        self.optimizer.catch_up()  # no step that a row has missed is for these
+        self.model.load_state_dict(self.best_model)
 
     @property
     def held_out(self) -> scipy.sparse.csr_array:
@@ -241,7 +301,20 @@ class Trainer:
         return self._evaluate(embeddings or self.embeddings(), self.held_out, self.data.train)
 
     def evaluate_test(self) -> Evaluation:
-        """Evaluates the model as it is, on test; items of train and valid are not candidates."""
+        """Evaluates the model as it is, on test; items of train and valid are not candidates.
+
+        Warns:
+            UserWarning: under "paper": the best epoch was chosen on the same items.
+        """
+        if self.config.protocol == "paper":
+            warnings.warn(
+                "protocol=paper: the best epoch was chosen on the test items; what it has there is "
+                "higher than users would see",
+                stacklevel=2,
+            )
+        return self._tested()
+
+    def _tested(self) -> Evaluation:
         return self._evaluate(self.embeddings(), self.data.test, self.data.seen)
 
     def _evaluate(self, embeddings: tuple[Tensor, Tensor], held_out: Any, exclude: Any) -> Evaluation:
@@ -255,7 +328,10 @@ class Trainer:
             own = evaluate_users(
                 *embeddings, held_out, exclude=exclude, ks=self.config.ks, normalize=self.ranking
             )
-        return Evaluation.joined([part for part in self.world.collected(own) if part is not None])
+        parts = [part for part in self.world.collected(own) if part is not None]
+        if not parts:
+            raise DataError(f"{self.data.name}: there is nothing held out to evaluate on")
+        return Evaluation.joined(parts)
 
     def fitted(self) -> FittedModel:
         """The model as it is, for use without this package's training."""
@@ -263,7 +339,7 @@ class Trainer:
 
     def _diagnose(
         self, embeddings: tuple[Tensor, Tensor], evaluation: Evaluation | None
-    ) -> dict[str, float | list[float]]:
+    ) -> dict[str, float | list[float] | None]:
         with torch.no_grad():
             inv_tau = 1 / self.temperature.of(torch.arange(self.data.n_users, device=self.device))
         k = int(self.config.best_metric.partition("@")[2])
@@ -299,6 +375,7 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.results = [EpochResult(**result) for result in state["results"]]
         self.best, self.best_model = state["best"], state["best_model"]
+        self._within_epoch = False
 
     def keep(self, folder: Path) -> None:
         """Writes `state_dict` into a run's folder."""

@@ -117,7 +117,8 @@ def record(arm: Arm, one: Run, records: Path) -> None:
     }
     if arm.name.startswith(COMPARED):
         tested = FinishedRun.read(one.folder).users()
-        kept = UserMetrics(tested.users, {name: tested.values[name] for name in METRICS})
+        values = {name: tested.values[name] for name in METRICS}
+        kept = UserMetrics(tested.users, values, tested.held_out)
         kept.save(records / f"{arm.name}.npz")
     lines = [f'"{name}": {json.dumps(_six_digits(part))}' for name, part in parts.items()]
     rows = ",\n".join(json.dumps(_six_digits(epoch)) for epoch in epochs)

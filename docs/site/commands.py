@@ -102,8 +102,14 @@ prints all of them as they would be used.
             yield "| --- | --- | --- | --- |\n"
         default = "" if field.default is None else f"`{word(field.default)}`"
         yield f"| `{key}` | {default} | {values(properties[key])} | {cell(field.description)} |\n"
+    ours = [f"`{name}`" for name in RECIPES if name.startswith("ml-1m")]
+    published = [f"`{name}`" for name in RECIPES if not name.startswith("ml-1m")]
     yield "\n`recipe` sets the hyper-parameters of a published run, which other keys override: "
-    yield ", ".join(f"`{name}`" for name in RECIPES) + ".\n"
+    yield ", ".join(published) + "; and, found on validation items because nothing is published, "
+    yield (
+        ", ".join(ours) + ". They have `protocol=paper`, which chooses the epoch on test, as published "
+    )
+    yield "numbers were: add `protocol=clean` for your own data.\n"
 
 
 def values(schema: dict[str, Any]) -> str:
@@ -124,7 +130,8 @@ def value(kind: dict[str, Any]) -> str:
         return "integers >= 1 with commas between"
     name = {"integer": "integer", "number": "number", "boolean": "`true`, `false`", "string": "text"}
     bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = [f"{sign} {kind[bound]:g}" for bound, sign in bounds.items() if bound in kind]
+    told = {bound: kind[bound] for bound in bounds if kind.get(bound, 2**32) < 2**32}
+    limits = [f"{bounds[bound]} {limit:g}" for bound, limit in told.items()]
     return " ".join([name.get(kind["type"], ""), ", ".join(limits)]).strip()
 
 

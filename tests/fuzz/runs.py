@@ -121,7 +121,9 @@ def check_model(case: dict[str, str]) -> str:
 @cache
 def saved_run() -> dict[str, bytes]:
     with written({}) as folder:
-        UserMetrics(np.arange(5), {"recall@20": np.linspace(0, 1, 5)}).save(folder / "users.npz")
+        UserMetrics(np.arange(5), {"recall@20": np.linspace(0, 1, 5)}, held_out=7).save(
+            folder / "users.npz"
+        )
         users = (folder / "users.npz").read_bytes()
     return {
         "config.json": TrainConfig().model_dump_json().encode(),
@@ -140,7 +142,7 @@ def run_files(draw: st.DrawFn) -> dict[str, str]:
             [np.arange(5), np.arange(4), np.zeros((5, 1)), np.array(3), np.array(["a"] * 5),
              np.array([1j] * 5), np.array([{}], object), np.full(5, np.nan)]
         )  # fmt: skip
-        names = st.sampled_from(["users", "recall@20", "x"])
+        names = st.sampled_from(["users", "recall@20", "held_out", "x"])
         sink = io.BytesIO()
         np.savez(sink, **draw(st.dictionaries(names, arrays)))
         files[name] = draw(mostly_sealed(st.just(sink.getvalue())))
