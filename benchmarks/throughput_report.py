@@ -86,10 +86,14 @@ def provenance(arguments: list[str]) -> dict[str, Any]:
 
 
 def heading(about: dict[str, Any]) -> str:
-    """Where a page's numbers come from; about: of `provenance`, with "threads"."""
+    """Where a page's numbers come from; about: of `provenance`, perhaps with "threads"."""
+    machine = f"{about['cpu']}, level {about['level']}"
+    if "gpu" in about:
+        machine = f"{about['gpu']}, driver {about['driver']}, {about['peaks']}"
+    threads = f", {about['threads']} threads" if "threads" in about else ""
     return (
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {about['cpu']}, level "
-        f"{about['level']}, {about['threads']} threads, PyTorch {about['torch']}.\n\n"
+        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {machine}{threads}, "
+        f"PyTorch {about['torch']}.\n\n"
     )
 
 
@@ -104,7 +108,8 @@ def bold(x: float) -> str:
 def time_cell(r: Row) -> str:
     low, high = r.spread
     digits = ".1f" if r.milliseconds >= 10 else ".2f" if r.milliseconds >= 1 else ".3f"
-    return f"{r.milliseconds:{digits}} ({low:{digits}} - {high:{digits}})"
+    spread = "once" if low == high else f"{low:{digits}} - {high:{digits}}"
+    return f"{r.milliseconds:{digits}} ({spread})"
 
 
 COMMON: dict[str, Callable[[Row], str]] = {
@@ -155,12 +160,18 @@ def markdown_table(cells: list[list[str]]) -> str:
 
 
 def markdown(rows: list[Row], about: dict[str, Any]) -> str:
-    machine = f"{about['cpu']}, level {about['level']}"
-    if "gpu" in about:
-        machine = f"{about['gpu']}, driver {about['driver']}, {about['peaks']}"
-    head = (
-        f"`{about['command']}`, commit {about['commit']}, {about['date']}: {machine}, "
-        f"PyTorch {about['torch']}. Medians; the middle half in brackets.\n\n"
+    peak, unit = ("of matmul's", "TFLOP/s") if "gpu" in about else ("of peak", "GF/s")
+    of = (
+        "what cuBLAS reaches for the dtype"
+        if "gpu" in about
+        else (
+            "the float32 multiply-adds of the threads, which arithmetic in bfloat16 or bytes, or none, exceeds"
+        )
+    )
+    head = heading(about) + (
+        "Contenders take turns. Medians, the middle half in brackets; once: a call takes a third of the measuring "
+        f"time. {unit}: operations of the textbook way, whatever is really done; {peak}: their share of {of}. MiB: "
+        "beyond inputs and outputs.\n\n"
     )
     clocks = {f"{r.operation}, {r.shape}, {r.dtype}: {r.clocks}": None for r in rows if r.clocks}
     tail = "\nWhile measuring:\n\n" + "".join(f"* {line}\n" for line in clocks) if clocks else ""
@@ -214,8 +225,6 @@ def plot(rows: list[Row], path: Path) -> None:
     axis.set_yticks(range(len(cases)), list(reversed(cases)), fontsize=7)
     axis.set_xscale("log")
     axis.grid(axis="x", which="both", linewidth=0.3)
-    peak = f"multiply-add peak, {fewest} thread(s)" if fewest else "cuBLAS peak of the dtype"
-    axis.set_xlabel(
-        f"nominal operations a second over the {peak}; orange: adaptau_ext, grey: every other way"
-    )
+    peak = f"float32 peak, {fewest} thread(s)" if fewest else "cuBLAS peak of the dtype"
+    axis.set_xlabel(f"nominal operations over the {peak}; orange: adaptau_ext, grey: others")
     figure.savefig(path, dpi=110)
