@@ -48,7 +48,7 @@ if X86:
     INSTRUCTION_SETS["avx512vnni"] = (64, [*avx512, "-mavx512vnni"])
     avx512bf16 = [*avx512, "-mavx512vnni", "-mavx512bf16"]
     INSTRUCTION_SETS["avx512bf16"] = (64, avx512bf16)
-    INSTRUCTION_SETS["avx512amx"] = (64, [*avx512bf16, "-mamx-tile", "-mamx-int8"])
+    INSTRUCTION_SETS["avx512amx"] = (64, [*avx512bf16, "-mamx-tile", "-mamx-int8", "-mamx-bf16"])
 
 # Binaries of one major version run on every later minor one; PTX of the last on whatever follows.
 CUDA_ARCHITECTURES = ("8.0", "9.0", "10.0")  # those that nvcc knows

@@ -50,7 +50,7 @@ bool has_amx() {
 #if defined(__linux__)
   constexpr long request_permission = 0x1023, tile_data = 18;
   return has_avx512bf16() && __builtin_cpu_supports("amx-tile") &&
-         __builtin_cpu_supports("amx-int8") &&
+         __builtin_cpu_supports("amx-int8") && __builtin_cpu_supports("amx-bf16") &&
          syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
   return false;

@@ -94,8 +94,7 @@ class ExpTiles {
       T factor[kTile];
       find_tops(at, tile, factor);
       if (raise_shift(active(at.g), nullptr, factor, state.shift, state.sum) && o != nullptr)
-        for (int64_t l = 0; l < users(at.g); ++l)
-          for (int64_t k = 0; k < ld; ++k) o[l * ld + k] *= factor[l];
+        for (int64_t l = 0; l < users(at.g); ++l) Products::rescale(l, ld, factor[l], o);
     }
     kernels_.exp_tile(at.items, active(at.g), tile.cells, tile.stride, lanes);
     products_.keep_tile(at.row, at.items, tile, out, w.products);

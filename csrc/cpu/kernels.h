@@ -59,6 +59,12 @@ struct Int16Factors {
   const float* scale;
 };
 
+// Rows as two bfloat16 factors that add up to them, two elements a word: item rows [48][k], or
+// users packed [k][48]. k is a multiple of 16, zeros beyond the rows.
+struct SplitFactors {
+  const int32_t *high, *low;
+};
+
 // Samples of some rows that fell into one bucket of items, ordered by row: row r owns
 // [starts[r], starts[r + 1]). Rows of items, of users, of O and of gradients are d apart, d a
 // multiple of the vector length.
@@ -230,6 +236,24 @@ struct Kernels {
   // x[n, ld] -> rounded[n][ld] (or nullptr) and paired[(n + 1) / 2][ld]
   void (*bf16_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* rounded,
                     int64_t rounded_stride, int32_t* paired);
+
+  // Products in tile registers (kernels/amx.inl); nullptr at levels without them.
+  // Around the other four, on their thread: sets up the registers, and frees them.
+  void (*start_tiles)();
+  void (*stop_tiles)();
+  // x[n, ld] times scale[row] (nullptr: 1) -> high[n][k] and low[n][k] words.
+  void (*split_rows)(int64_t n, int64_t ld, const float* x, int64_t stride, const float* scale,
+                     int64_t k, int32_t* high, int32_t* low);
+  // As exp_scores_int16 and scores_int16. Rows are readable up to the next multiple of 16.
+  void (*exp_scores_tiles)(int64_t items, int64_t lanes, int64_t k, const SplitFactors& rows,
+                           const SplitFactors& users, const MaskedScores& masked,
+                           const ExpState<float>& state, uint16_t* rounded, int64_t stride,
+                           int32_t* paired);
+  void (*scores_tiles)(int64_t items, int64_t k, const SplitFactors& rows,
+                       const SplitFactors& users, float* tile);
+  // C[m, n] += A B as gemm_bf16, a_col 1; m, n and k are multiples of 16.
+  void (*gemm_tiles)(int64_t m, int64_t n, int64_t k, const int32_t* a, int64_t a_row,
+                     const int32_t* b, int64_t ldb, float* c, int64_t ldc);
 
   // Scans of bytes; nullptr at levels without the instructions for it. d4 = padded d / 4.
   int int8_user_limit;  // largest |q| of a user: 63, or 127 with VNNI

@@ -199,6 +199,7 @@ class FusedSoftmax {
     const int64_t tasks = (n + a_task - 1) / a_task;
     for_each_task(parallel_, tasks * splits_, [&](int64_t task, int index) {
       Worker& w = worker(index);
+      [[maybe_unused]] const typename Products::Session session(kernels_);
       const int64_t split = task / tasks, i0 = task % tasks * a_task, i1 = std::min(i0 + a_task, n);
       const int64_t p0 = n_panels_ * split / splits_, p1 = n_panels_ * (split + 1) / splits_;
       for (int64_t i = i0; i < i1; ++i) {
@@ -213,6 +214,8 @@ class FusedSoftmax {
           accumulate(p, items, first_group + i, out, weighted_o(split, i), state(split, i), w);
         }
       }
+      if (gradients_)
+        for (int64_t i = i0; i < i1; ++i) Products::finish_o(ld_, weighted_o(split, i));
     });
     for_each_task(parallel_, n, [&](int64_t i, int) {
       const int64_t rows = rows_in_group(first_group + i);
@@ -282,6 +285,7 @@ class FusedSoftmax {
         std::max<int64_t>(1, std::min(kPanelsPerTask, n_panels_ / (4 * parallel_.workers)));
     for_each_task(parallel_, (n_panels_ + a_task - 1) / a_task, [&](int64_t task, int index) {
       Worker& w = worker(index);
+      [[maybe_unused]] const typename Products::Session session(kernels_);
       const int64_t p0 = task * a_task, p1 = std::min(p0 + a_task, n_panels_);
       if (!stash_) w.tiles.cursor.seek(masks_, first_group, last_group, p0 * kPanel);
       for (int64_t p = p0; p < p1; ++p) {
@@ -382,6 +386,8 @@ template <class T>
 void fused_softmax(const SoftmaxProblem<T>& problem, const SoftmaxOutput<T>& out,
                    const Parallel& parallel, int64_t workspace_bytes) {
   if constexpr (std::is_same_v<T, float>) {
+    if (problem.precision == Precision::bfloat16 && active_kernels<T>().gemm_tiles != nullptr)
+      return FusedSoftmax<T, TileProducts>(problem, out, parallel, workspace_bytes).run();
     if (problem.precision == Precision::bfloat16 && active_kernels<T>().gemm_bf16 != nullptr)
       return FusedSoftmax<T, Bf16Products>(problem, out, parallel, workspace_bytes).run();
   }

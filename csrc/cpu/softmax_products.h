@@ -1,8 +1,9 @@
-// The three matrix products of the soft-max loss, in the compute type or in 16-bit pairs. Both
-// classes keep the users in the form their product needs, and offer the same steps:
+// The three matrix products of the soft-max loss: in the compute type, in 16-bit pairs, or in tile
+// registers. The classes keep the users in the form their product needs, and offer the same steps:
 //   exp_scores   panel x group -> exponentials       (or scores, then keep_tile)
-//   add_items    O += exponentials^T x panel
+//   add_items    O += exponentials^T x panel         (then finish_o once)
 //   add_users    gradient of a panel's items += exponentials x weighted users
+// A thread does them within a Session.
 #pragma once
 
 #include <type_traits>
@@ -21,14 +22,30 @@ struct ExpTile {
   ExpTile from_item(int64_t item) const { return {cells + item * stride, stride}; }
 };
 
+struct NoSession {
+  template <class T>
+  explicit NoSession(const Kernels<T>&) {}
+};
+
+// O as rows of users.
 template <class T>
-class PlainProducts {
+struct UserRows {
+  // Row l of O times a factor.
+  static void rescale(int64_t l, int64_t ld, T factor, T* o) {
+    for (int64_t k = l * ld; k < (l + 1) * ld; ++k) o[k] *= factor;
+  }
+  static void finish_o(int64_t, T*) {}
+};
+
+template <class T>
+class PlainProducts : public UserRows<T> {
  public:
   using Cell = T;
   struct Panel {
     const T* rows;
   };
   struct Scratch {};
+  using Session = NoSession;
 
   PlainProducts(const Kernels<T>& kernels, int64_t groups, int64_t ld, bool weighted)
       : kernels_(kernels),
@@ -88,9 +105,10 @@ class PlainProducts {
 };
 
 // Scores from 16-bit integers, products with exponentials in bfloat16: half the cost.
-class Bf16Products {
+class Bf16Products : public UserRows<float> {
  public:
   using Cell = uint16_t;
+  using Session = NoSession;
   struct Panel {
     Buffer<int32_t> words, paired;
     Buffer<float> scale;
@@ -176,6 +194,130 @@ class Bf16Products {
   Buffer<int32_t> users_;     // [group][ld / 2][48] words of two integers
   Buffer<float> user_scale_;  // [B] of an integer, times k log2 e
   Buffer<int32_t> weighted_;  // [B / 2][ld] words of two users in bfloat16
+};
+
+// Scores from two bfloat16 factors a number, products with exponentials in one, all in tile
+// registers: another quarter of the cost. O is kept as [ld][48], which is how they make it, until
+// finish_o. What is no whole tile is left to the 16-bit pairs.
+class TileProducts {
+ public:
+  using Cell = uint16_t;
+  struct Panel {
+    Buffer<int32_t> high, low;  // [96][k] words
+    Buffer<int32_t> columns;    // [ld][48] words of two items in bfloat16
+  };
+  struct Scratch {
+    Buffer<int32_t> paired_tile;
+    Buffer<float> scores;
+  };
+  class Session {
+   public:
+    explicit Session(const Kernels<float>& kernels) : kernels_(kernels) { kernels.start_tiles(); }
+    ~Session() { kernels_.stop_tiles(); }
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+   private:
+    const Kernels<float>& kernels_;
+  };
+
+  TileProducts(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
+      : kernels_(kernels),
+        ld_(ld),
+        k_((ld + 31) / 32 * 16),
+        high_(groups * kTile * k_),
+        low_(groups * kTile * k_),
+        weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
+
+  Panel panel() const {
+    return {Buffer<int32_t>(kPanel * k_), Buffer<int32_t>(kPanel * k_),
+            Buffer<int32_t>(kPanel / 2 * ld_)};
+  }
+  Scratch scratch() const {
+    return {Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
+  }
+  void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
+    Buffer<int32_t> high(n * k_), low(n * k_);
+    kernels_.split_rows(n, ld_, rows, ld_, scale, k_, high.get(), low.get());
+    const int32_t* unscaled = nullptr;
+    pack_group(high.get(), n, k_, unscaled, high_.get() + g * kTile * k_);
+    pack_group(low.get(), n, k_, unscaled, low_.get() + g * kTile * k_);
+  }
+  void set_panel(const float* rows, Panel& panel) const {
+    kernels_.split_rows(kPanel, ld_, rows, ld_, nullptr, k_, panel.high.get(), panel.low.get());
+    Buffer<int32_t> paired(kPanel / 2 * ld_);
+    kernels_.bf16_rows(kPanel, ld_, rows, ld_, nullptr, 0, paired.get());
+    for (int64_t i = 0; i < ld_; ++i)
+      for (int64_t pair = 0; pair < kPanel / 2; ++pair)
+        panel.columns[i * (kPanel / 2) + pair] = paired[pair * ld_ + i];
+  }
+
+  void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const Panel& panel,
+                  const MaskedScores& masked, const ExpState<float>& state,
+                  const ExpTile<uint16_t>& tile, Scratch& s) const {
+    kernels_.exp_scores_tiles(items, lanes, k_, rows_of(panel, first), users_of(g), masked, state,
+                              tile.cells, tile.stride, s.paired_tile.get() + first / 2 * kTile);
+  }
+  ExpTile<float> scores(int64_t g, int64_t first, int64_t items, int64_t, const Panel& panel,
+                        const ExpTile<uint16_t>&, Scratch& s) const {
+    kernels_.scores_tiles(items, k_, rows_of(panel, first), users_of(g), s.scores.get());
+    return {s.scores.get(), kTile};
+  }
+  void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
+                 const ExpTile<uint16_t>& to, Scratch& s) const {
+    kernels_.bf16_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
+                       s.paired_tile.get() + first / 2 * kTile);
+  }
+
+  void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<uint16_t>&,
+                 const Panel& panel, float* o, const Scratch& s) const {
+    multiply(ld_, active_lanes<float>(rows), (items + 1) / 2, panel.columns.get() + first / 2,
+             kPanel / 2, s.paired_tile.get() + first / 2 * kTile, kTile, o, kTile);
+  }
+  static void rescale(int64_t l, int64_t ld, float factor, float* o) {
+    for (int64_t k = 0; k < ld; ++k) o[k * kTile + l] *= factor;
+  }
+  static void finish_o(int64_t ld, float* o) {
+    Buffer<float> columns(ld * kTile);
+    std::copy_n(o, ld * kTile, columns.get());
+    for (int64_t l = 0; l < kTile; ++l)
+      for (int64_t k = 0; k < ld; ++k) o[l * ld + k] = columns[k * kTile + l];
+  }
+
+  void set_weighted(int64_t g, int64_t n, const float* rows) {
+    std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);
+    kernels_.bf16_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2);
+  }
+  void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<uint16_t>& tile,
+                 float* grad) const {
+    multiply(items, ld_, (n + 1) / 2, reinterpret_cast<const int32_t*>(tile.cells), tile.stride / 2,
+             weighted_.get() + first_group * kTile * ld_ / 2, ld_, grad, ld_);
+  }
+
+ private:
+  // C += A B; whole tiles, then the rest of k, then the rest of the rows.
+  void multiply(int64_t m, int64_t n, int64_t k, const int32_t* a, int64_t a_row, const int32_t* b,
+                int64_t ldb, float* c, int64_t ldc) const {
+    const int64_t rows = m / 16 * 16, depth = k / 16 * 16;
+    kernels_.gemm_tiles(rows, n, depth, a, a_row, b, ldb, c, ldc);
+    if (depth < k)
+      kernels_.gemm_bf16(rows, n, k - depth, a + depth, a_row, 1, b + depth * ldb, ldb, c, ldc,
+                         true);
+    if (rows < m)
+      kernels_.gemm_bf16(m - rows, n, k, a + rows * a_row, a_row, 1, b, ldb, c + rows * ldc, ldc,
+                         true);
+  }
+  SplitFactors users_of(int64_t g) const {
+    return {high_.get() + g * kTile * k_, low_.get() + g * kTile * k_};
+  }
+  SplitFactors rows_of(const Panel& panel, int64_t first) const {
+    return {panel.high.get() + first * k_, panel.low.get() + first * k_};
+  }
+
+  const Kernels<float>& kernels_;
+  int64_t ld_, k_;              // k: words of a row, whole tiles
+  Buffer<int32_t> high_, low_;  // [group][k][48] words, times k log2 e
+  Buffer<int32_t> weighted_;    // [B / 2][ld] words of two users in bfloat16
 };
 
 }  // namespace adaptau

@@ -143,6 +143,13 @@ void exponentials_of_scores(const Kernels<T>& kernels) {
       }
 }
 
+// Words of two bfloat16 numbers that are exact: element 2 k of a row in the lower half.
+int32_t exact_pair(float lower, float upper) {
+  uint32_t low, high;
+  std::memcpy(&low, &lower, 4), std::memcpy(&high, &upper, 4);
+  return static_cast<int32_t>(low >> 16 | (high & 0xffff0000u));
+}
+
 // 16-bit factors, where the level has them: rows are right to their stated precision, and the
 // products to that of the rows.
 void products_of_pairs(const Kernels<float>& kernels) {
@@ -210,11 +217,8 @@ void products_of_pairs(const Kernels<float>& kernels) {
   for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(static_cast<int>(i * 5 % 17) - 8);
   std::vector<int32_t> wa(m * k), wb(k * columns);
   for (int64_t r = 0; r < m; ++r)
-    for (int64_t i = 0; i < k; ++i) {
-      uint32_t low, high;
-      std::memcpy(&low, &a[r * 2 * k + 2 * i], 4), std::memcpy(&high, &a[r * 2 * k + 2 * i + 1], 4);
-      wa[r * k + i] = static_cast<int32_t>(low >> 16 | (high & 0xffff0000u));
-    }
+    for (int64_t i = 0; i < k; ++i)
+      wa[r * k + i] = exact_pair(a[r * 2 * k + 2 * i], a[r * 2 * k + 2 * i + 1]);
   kernels.bf16_rows(2 * k, columns, b.data(), columns, nullptr, 0, wb.data());
   kernels.gemm_bf16(m, columns, k, wa.data(), k, 1, wb.data(), columns, c.data(), columns, true);
   for (int64_t r = 0; r < m; ++r)
@@ -223,6 +227,123 @@ void products_of_pairs(const Kernels<float>& kernels) {
       for (int64_t i = 0; i < 2 * k; ++i) expected += a[r * 2 * k + i] * b[i * columns + j];
       CHECK(c[r * columns + j] == expected);
     }
+}
+
+// Tile registers, where the level has them.
+void products_of_tiles(const Kernels<float>& kernels) {
+  if (kernels.gemm_tiles == nullptr) return;
+  const int64_t ld = 48, words = 32;  // the second tile is half beyond the rows
+  auto x = random_values<float>(48 * ld, 15), u = random_values<float>(48 * ld, 16);
+  for (int64_t k = 0; k < ld; ++k) x[7 * ld + k] *= 1e-30f, x[8 * ld + k] *= 1e30f;
+  x[6 * ld + 3] = std::numeric_limits<float>::infinity();
+  std::vector<float> factor(48, 0.5f);
+  std::vector<int32_t> high(48 * words), low(48 * words), user_high(48 * words),
+      user_low(48 * words);
+  kernels.split_rows(48, ld, x.data(), ld, nullptr, words, high.data(), low.data());
+  kernels.split_rows(48, ld, u.data(), ld, factor.data(), words, user_high.data(), user_low.data());
+  const auto element = [&](const std::vector<int32_t>& from, int64_t row, int64_t k) {
+    const auto word = static_cast<uint32_t>(from[row * words + k / 2]);
+    return bf16_to_f32(static_cast<uint16_t>(word >> (k % 2 * 16)));
+  };
+  for (int64_t j = 0; j < 48; ++j)
+    for (int64_t k = 0; k < 2 * words; ++k) {
+      const double whole = static_cast<double>(element(high, j, k)) + element(low, j, k);
+      if (j != 6) {
+        const double exact = k < ld ? x[j * ld + k] : 0;
+        CHECK_NEAR(whole, exact, std::ldexp(std::abs(exact), -16));
+      }
+      const double user = static_cast<double>(element(user_high, j, k)) + element(user_low, j, k);
+      const double exact = k < ld ? u[j * ld + k] / 2 : 0;
+      CHECK_NEAR(user, exact, std::ldexp(std::abs(exact), -16));
+    }
+
+  std::vector<int32_t> packed_high(48 * words), packed_low(48 * words);
+  pack_group<int32_t>(user_high.data(), 48, words, nullptr, packed_high.data());
+  pack_group<int32_t>(user_low.data(), 48, words, nullptr, packed_low.data());
+  const SplitFactors rows{high.data(), low.data()};
+  const SplitFactors users{packed_high.data(), packed_low.data()};
+  Buffer<float> scores(48 * 48);
+  kernels.start_tiles();
+  kernels.scores_tiles(48, words, rows, users, scores.get());
+  kernels.stop_tiles();
+  for (int64_t j = 0; j < 48; ++j)
+    for (int64_t l = 0; l < 48; ++l) {
+      if (j == 6) {
+        CHECK(std::isnan(scores[j * 48 + l]));
+        continue;
+      }
+      double exact = 0, size = 0;
+      for (int64_t k = 0; k < ld; ++k) {
+        const double product = static_cast<double>(x[j * ld + k]) * u[l * ld + k] / 2;
+        exact += product, size += std::abs(product);
+      }
+      CHECK_NEAR(scores[j * 48 + l], exact, std::ldexp(size, -15));
+    }
+
+  x[6 * ld + 3] = 1;
+  kernels.split_rows(48, ld, x.data(), ld, nullptr, words, high.data(), low.data());
+  std::vector<float> shift(48, 3.f);
+  const uint16_t hidden[] = {2 * 48 + 5, 20 * 48 + 31};
+  for (int64_t items : {1, 16, 30, 48})
+    for (int64_t lanes : {16, 32, 48}) {
+      std::vector<double> sum(48, 0.0);
+      Buffer<uint16_t> rounded(48 * 64, uint16_t{0x4242});
+      Buffer<int32_t> paired(24 * 48, 0x42424242);
+      kernels.start_tiles();
+      kernels.scores_tiles(items, words, rows, users, scores.get());
+      kernels.exp_scores_tiles(items, lanes, words, rows, users, {0x100004, 2, hidden},
+                               {shift.data(), sum.data(), nullptr, nullptr, nullptr}, rounded.get(),
+                               64, paired.get());
+      kernels.stop_tiles();
+      const int64_t written = (items + 7) / 8 * 8;
+      for (int64_t l = 0; l < 48; ++l) {
+        double expected_sum = 0;
+        for (int64_t j = 0; j < written; ++j) {
+          const auto word = static_cast<uint32_t>(paired[j / 2 * 48 + l]);
+          const auto pair = static_cast<uint16_t>(word >> (j % 2 * 16));
+          if (l >= lanes) {
+            CHECK(rounded[j * 64 + l] == 0x4242 && pair == 0x4242);
+            continue;
+          }
+          const bool gone = j >= items || j * 48 + l == hidden[0] || j * 48 + l == hidden[1];
+          const double e = gone ? 0 : std::exp2(static_cast<double>(scores[j * 48 + l]) - 3);
+          expected_sum += e;
+          CHECK(pair == rounded[j * 64 + l]);
+          if (std::abs(scores[j * 48 + l]) < 60 || gone) CHECK_NEAR(bf16_to_f32(pair), e, e / 255);
+        }
+        if (l < lanes && expected_sum < 1e30)
+          CHECK_NEAR(sum[l], expected_sum, expected_sum * 200 * roundoff<float>());
+      }
+    }
+
+  for (int64_t m : {16, 32, 48})
+    for (int64_t n : {16, 48, 64})
+      for (int64_t k : {16, 48}) {
+        const int64_t a_row = k + 16, ldb = n + 16, ldc = n + 32;
+        const auto a = [](int64_t r, int64_t i) {
+          return static_cast<float>((r * 7 + i * 3) % 13 - 6);
+        };
+        const auto b = [](int64_t i, int64_t j) {
+          return static_cast<float>((i * 5 + j * 2) % 17 - 8);
+        };
+        std::vector<int32_t> wa(m * a_row), wb(k * ldb);
+        for (int64_t i = 0; i < k; ++i) {
+          for (int64_t r = 0; r < m; ++r)
+            wa[r * a_row + i] = exact_pair(a(r, 2 * i), a(r, 2 * i + 1));
+          for (int64_t j = 0; j < n; ++j)
+            wb[i * ldb + j] = exact_pair(b(2 * i, j), b(2 * i + 1, j));
+        }
+        std::vector<float> c(m * ldc, 1.f);
+        kernels.start_tiles();
+        kernels.gemm_tiles(m, n, k, wa.data(), a_row, wb.data(), ldb, c.data(), ldc);
+        kernels.stop_tiles();
+        for (int64_t r = 0; r < m; ++r)
+          for (int64_t j = 0; j < ldc; ++j) {
+            float expected = 1;
+            for (int64_t i = 0; i < 2 * k && j < n; ++i) expected += a(r, i) * b(i, j);
+            CHECK(c[r * ldc + j] == expected);
+          }
+      }
 }
 
 template <class T>
@@ -350,5 +471,6 @@ int main(int, char** argv) {
   all<float>();
   all<double>();
   products_of_pairs(active_kernels<float>());
+  products_of_tiles(active_kernels<float>());
   return report();
 }

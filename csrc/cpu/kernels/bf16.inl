@@ -31,12 +31,15 @@ struct Int16Pairs {
   }
 };
 
+// Rounded: a in the lower half, b in the upper one.
+ADAPTAU_INLINE __m512i round_both(Vec<float> a, Vec<float> b) {
+  return (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+}
 // Elements of a and b in turn: word l = a[l] | b[l] << 16.
-ADAPTAU_INLINE IVec<float> interleave(Vec<float> a, Vec<float> b) {
-  const IVec<float> both = (IVec<float>)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+ADAPTAU_INLINE IVec<float> interleave(__m512i both) {
   const __m512i turns = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return (IVec<float>)_mm512_permutexvar_epi16(turns, (__m512i)both);
+  return (IVec<float>)_mm512_permutexvar_epi16(turns, both);
 }
 ADAPTAU_INLINE void store_rounded(uint16_t* out, Vec<float> x) {
   _mm256_storeu_si256((__m256i*)out, (__m256i)_mm512_cvtneps_pbh((__m512)x));
@@ -44,15 +47,10 @@ ADAPTAU_INLINE void store_rounded(uint16_t* out, Vec<float> x) {
 
 // A tile of exponentials in both orders: rounded for the product over users, paired for the one
 // over items.
-struct PairedTile {
-  const float *item_scale, *user_scale;
+struct PairedRows {
   uint16_t* rounded;  // [48][stride]
   int64_t stride;
   int32_t* paired;  // [24][48]
-  ADAPTAU_INLINE Vec<float> exponent(int64_t item, int64_t lane, Vec<float> sum,
-                                     Vec<float> shift) const {
-    return sum * (load<Vec<float>>(user_scale + lane) * item_scale[item]) - shift;
-  }
   template <int MR, int NV>
   ADAPTAU_INLINE void store_rows(int64_t j, int64_t l, const Vec<float> (&e)[MR][NV]) const {
     ADAPTAU_UNROLL
@@ -60,13 +58,20 @@ struct PairedTile {
       ADAPTAU_UNROLL
       for (int v = 0; v < NV; ++v) {
         uint16_t* out = rounded + (j + r) * stride + l + v * 16;
-        store_rounded(out, e[r][v]);
-        store_rounded(out + stride, e[r + 1][v]);
-        __builtin_prefetch(out + kTile * stride, 1, 2);  // where the next panel's go
-        __builtin_prefetch(out + (kTile + 1) * stride, 1, 2);
-        store(paired + (j + r) / 2 * kTile + l + v * 16, interleave(e[r][v], e[r + 1][v]));
+        const __m512i both = round_both(e[r][v], e[r + 1][v]);
+        _mm256_storeu_si256((__m256i*)out, _mm512_castsi512_si256(both));
+        _mm256_storeu_si256((__m256i*)(out + stride), _mm512_extracti64x4_epi64(both, 1));
+        store(paired + (j + r) / 2 * kTile + l + v * 16, interleave(both));
       }
     }
+  }
+};
+// From sums of integers.
+struct PairedTile : PairedRows {
+  const float *item_scale, *user_scale;
+  ADAPTAU_INLINE Vec<float> exponent(int64_t item, int64_t lane, Vec<float> sum,
+                                     Vec<float> shift) const {
+    return sum * (load<Vec<float>>(user_scale + lane) * item_scale[item]) - shift;
   }
 };
 
@@ -75,7 +80,7 @@ void exp_scores_int16(int64_t items, int64_t lanes, int64_t k, const Int16Factor
                       const ExpState<float>& state, uint16_t* rounded, int64_t stride,
                       int32_t* paired) {
   exp_scores_to<Int16Pairs>(items, lanes, k, rows.words, k, users.words, masked, state,
-                            PairedTile{rows.scale, users.scale, rounded, stride, paired});
+                            PairedTile{{rounded, stride, paired}, rows.scale, users.scale});
 }
 
 void scores_int16(int64_t items, int64_t lanes, int64_t k, const Int16Factors& rows,
@@ -126,11 +131,15 @@ void bf16_rows(int64_t n, int64_t ld, const float* x, int64_t stride, uint16_t* 
       const bool both = j + 1 < n;
       const Vec<float> a = load<Vec<float>>(x + j * stride + k);
       const Vec<float> b = both ? load<Vec<float>>(x + (j + 1) * stride + k) : Vec<float>{};
+      const __m512i halves = round_both(a, b);
       if (rounded != nullptr) {
-        store_rounded(rounded + j * rounded_stride + k, a);
-        if (both) store_rounded(rounded + (j + 1) * rounded_stride + k, b);
+        uint16_t* out = rounded + j * rounded_stride + k;
+        _mm256_storeu_si256((__m256i*)out, _mm512_castsi512_si256(halves));
+        if (both)
+          _mm256_storeu_si256((__m256i*)(out + rounded_stride),
+                              _mm512_extracti64x4_epi64(halves, 1));
       }
-      store(paired + j / 2 * ld + k, interleave(a, b));
+      store(paired + j / 2 * ld + k, interleave(halves));
     }
 }
 

@@ -43,11 +43,6 @@ constexpr int kInt8Rows = 4, kInt8Vectors = 2;
 #if defined(__AMX_INT8__)
 // Tile registers: 0 to 2 sums of 16 rows with all 48 lanes, 3 the rows, 4 to 6 the users.
 constexpr int64_t kTileWords = 16;  // of a row, and lanes
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
 
 void start_int8(int64_t d4) {
   const int64_t words = d4 < kTileWords ? d4 : kTileWords;
@@ -56,9 +51,7 @@ void start_int8(int64_t d4) {
     shapes.row_bytes[t] = static_cast<uint16_t>(t == 3 ? 4 * words : 64);
     shapes.rows[t] = static_cast<uint8_t>(t < 4 ? 16 : words);
   }
-  // GCC's header tells the compiler of the first eight bytes only
-  __asm__ volatile("" : : "r"(&shapes) : "memory");
-  _tile_loadconfig(&shapes);
+  load_shapes(shapes);
 }
 void stop_int8() { _tile_release(); }
 

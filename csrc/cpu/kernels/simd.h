@@ -66,6 +66,20 @@ ADAPTAU_INLINE V broadcast(E x) {
   return x - V{};  // x - 0 keeps -0 and NaN
 }
 
+#if defined(__AMX_TILE__)
+// Of the tile registers, as the processor reads them.
+struct alignas(64) TileShapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+ADAPTAU_INLINE void load_shapes(const TileShapes& shapes) {
+  // GCC's header tells the compiler of the first eight bytes only
+  __asm__ volatile("" : : "r"(&shapes) : "memory");
+  _tile_loadconfig(&shapes);
+}
+#endif
+
 // The first n < lanes elements: zeros beyond them, and nothing beyond them is touched.
 template <class T>
 ADAPTAU_INLINE Vec<T> keep_first(int64_t n, Vec<T> v) {
@@ -184,8 +198,8 @@ ADAPTAU_INLINE Vec<T> exp2(Vec<T> x) {
   using P = Exp2<T>;
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
-    const Vec<T> low = broadcast<Vec<T>>(-160.f);  // scales to zero
-    x = x < low ? low : x;                         // false for NaN, which passes
+    const Vec<T> low = broadcast<Vec<T>>(-160.f);       // scales to zero
+    x = (Vec<T>)_mm512_max_ps((__m512)low, (__m512)x);  // the second of a NaN, which passes
     const Vec<T> n =
         (Vec<T>)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     return (Vec<T>)_mm512_scalef_ps((__m512)exp2_fraction<T>(x - n), (__m512)n);

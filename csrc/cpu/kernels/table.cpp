@@ -34,6 +34,7 @@ struct Limits<double> {
 #include "softmax.inl"
 #include "retrieval.inl"
 #include "bf16.inl"
+#include "amx.inl"
 #include "int8.inl"
 #include "random.inl"
 #include "sampled.inl"
@@ -64,6 +65,7 @@ namespace ADAPTAU_ISA {
    axpy<T>,                     \
    multiply_add_rate<T>,        \
    ADAPTAU_BF16_TABLE,          \
+   ADAPTAU_AMX_TABLE,           \
    ADAPTAU_INT8_TABLE,          \
    draw_row,                    \
    dropout_row<T>,              \
