@@ -4,7 +4,7 @@ the same functions in plain PyTorch.
 All of them take float32, bfloat16 or float16 embeddings (computed and accumulated in float32) or
 float64, with any strides, and give the same bits on any number of threads. A NaN or an infinity in a
 row makes that row's loss NaN, and as a candidate the loss of every row that scores it, unless the score
-is -inf (with precision="bfloat16" then, too: its integers have no infinity); `topk` and `ranks` order
+is -inf (with precision="bfloat16" then, too: its factors have no infinity); `topk` and `ranks` order
 whatever scores come out. Nothing is raised, because on a GPU nobody could look. Bad shapes, dtypes and
 values raise `RuntimeError`, bad forms of a CSR `TypeError`.
 
@@ -97,10 +97,11 @@ def fused_adaptive_softmax(
             (indptr `[B + 1]`, indices), ascending and distinct within a row. Holds `item_ids` when
             those are given, rows of `i` otherwise. The positive itself is never left out.
         precision: "bfloat16" lets the matrix products take 16-bit factors: scores from integers of 15
-            bits, products with exponentials in bfloat16. Sums, exponentials and the positive's share
-            stay float32. Gradients are right to 1e-3 of their norm at tau >= 0.05, about twice as
-            fast where the processor has the instructions (AVX-512 BF16), and the same as "float32"
-            elsewhere and for float64 embeddings. On a GPU float32 rows then become float16, scaled by
+            bits or from sums of two bfloat16 numbers, products with exponentials in bfloat16. Sums,
+            exponentials and the positive's share stay float32. Gradients are right to 1e-3 of their
+            norm at tau >= 0.05, about twice as fast where the processor has the instructions (AMX;
+            AVX-512 BF16, of AMD's), and the same as "float32" on processors without them and for
+            float64 embeddings. On a GPU float32 rows then become float16, scaled by
             powers of two. "tf32" rounds factors to 11 bits, on a GPU only.
         workspace_mib: MiB of exponentials that may be kept between the two passes; where a block of
             users does not fit they are computed twice. Other scratch is of the size of u.
