@@ -104,33 +104,65 @@ class PlainProducts : public UserRows<T> {
   Buffer<T> weighted_;  // [B, ld]
 };
 
-// Scores from 16-bit integers, products with exponentials in bfloat16: half the cost.
-class Bf16Products : public UserRows<float> {
+// Exponentials in bfloat16, kept in two orders: rounded for the product over users, paired for the
+// one over items.
+class PairedExponentials {
  public:
   using Cell = uint16_t;
-  using Session = NoSession;
-  struct Panel {
-    Buffer<int32_t> words, paired;
-    Buffer<float> scale;
-  };
   struct Scratch {
     Buffer<int32_t> paired_tile;
     Buffer<float> scores;
   };
 
+  PairedExponentials(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
+      : kernels_(kernels), ld_(ld), weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
+
+  Scratch scratch() const {
+    return {Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
+  }
+  void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
+                 const ExpTile<uint16_t>& to, Scratch& s) const {
+    kernels_.bf16_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
+                       paired(s, first));
+  }
+  void set_weighted(int64_t g, int64_t n, const float* rows) {
+    int32_t* words = weighted_.get() + g * kTile * ld_ / 2;
+    std::fill_n(words, kTile * ld_ / 2, 0);
+    kernels_.bf16_rows(n, ld_, rows, ld_, nullptr, 0, words);
+  }
+
+ protected:
+  static int32_t* paired(const Scratch& s, int64_t first) {
+    return s.paired_tile.get() + first / 2 * kTile;
+  }
+  const int32_t* weighted(int64_t first_group) const {
+    return weighted_.get() + first_group * kTile * ld_ / 2;
+  }
+
+  const Kernels<float>& kernels_;
+  int64_t ld_;
+
+ private:
+  Buffer<int32_t> weighted_;  // [B / 2][ld] words of two users in bfloat16
+};
+
+// Scores from 16-bit integers, products with exponentials in bfloat16: half the cost.
+class Bf16Products : public PairedExponentials, public UserRows<float> {
+ public:
+  using Session = NoSession;
+  struct Panel {
+    Buffer<int32_t> words, paired;
+    Buffer<float> scale;
+  };
+
   Bf16Products(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
-      : kernels_(kernels),
-        ld_(ld),
+      : PairedExponentials(kernels, groups, ld, weighted),
         users_(groups * kTile * ld / 2),
-        user_scale_(groups * kTile, 1.f),
-        weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
+        user_scale_(groups * kTile, 1.f) {}
 
   Panel panel() const {
     return {Buffer<int32_t>(kPanel * ld_ / 2), Buffer<int32_t>(kPanel * ld_ / 2),
             Buffer<float>(kPanel)};
-  }
-  Scratch scratch() const {
-    return {Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
   }
   void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
     Buffer<int32_t> words(n * ld_ / 2);
@@ -150,8 +182,7 @@ class Bf16Products : public UserRows<float> {
                   const MaskedScores& masked, const ExpState<float>& state,
                   const ExpTile<uint16_t>& tile, Scratch& s) const {
     kernels_.exp_scores_int16(items, lanes, ld_ / 2, rows_of(panel, first), users_of(g), masked,
-                              state, tile.cells, tile.stride,
-                              s.paired_tile.get() + first / 2 * kTile);
+                              state, tile.cells, tile.stride, paired(s, first));
   }
   ExpTile<float> scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const Panel& panel,
                         const ExpTile<uint16_t>&, Scratch& s) const {
@@ -159,26 +190,16 @@ class Bf16Products : public UserRows<float> {
                           s.scores.get());
     return {s.scores.get(), kTile};
   }
-  void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
-                 const ExpTile<uint16_t>& to, Scratch& s) const {
-    kernels_.bf16_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
-                       s.paired_tile.get() + first / 2 * kTile);
-  }
 
   void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<uint16_t>&,
                  const Panel& panel, float* o, const Scratch& s) const {
-    kernels_.gemm_bf16(rows, ld_, (items + 1) / 2, s.paired_tile.get() + first / 2 * kTile, 1,
-                       kTile, panel.paired.get() + first / 2 * ld_, ld_, o, ld_, true);
-  }
-  void set_weighted(int64_t g, int64_t n, const float* rows) {
-    std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);
-    kernels_.bf16_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2);
+    kernels_.gemm_bf16(rows, ld_, (items + 1) / 2, paired(s, first), 1, kTile,
+                       panel.paired.get() + first / 2 * ld_, ld_, o, ld_, true);
   }
   void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<uint16_t>& tile,
                  float* grad) const {
     kernels_.gemm_bf16(items, ld_, (n + 1) / 2, reinterpret_cast<const int32_t*>(tile.cells),
-                       tile.stride / 2, 1, weighted_.get() + first_group * kTile * ld_ / 2, ld_,
-                       grad, ld_, true);
+                       tile.stride / 2, 1, weighted(first_group), ld_, grad, ld_, true);
   }
 
  private:
@@ -189,26 +210,18 @@ class Bf16Products : public UserRows<float> {
     return {panel.words.get() + first * ld_ / 2, panel.scale.get() + first};
   }
 
-  const Kernels<float>& kernels_;
-  int64_t ld_;
   Buffer<int32_t> users_;     // [group][ld / 2][48] words of two integers
   Buffer<float> user_scale_;  // [B] of an integer, times k log2 e
-  Buffer<int32_t> weighted_;  // [B / 2][ld] words of two users in bfloat16
 };
 
 // Scores from two bfloat16 factors a number, products with exponentials in one, all in tile
-// registers: another quarter of the cost. O is kept as [ld][48], which is how they make it, until
-// finish_o. What is no whole tile is left to the 16-bit pairs.
-class TileProducts {
+// registers, so that most of the time goes into exponentials. O is kept as [ld][48], which is how
+// tiles make it, until finish_o. What is no whole tile is left to the 16-bit pairs.
+class TileProducts : public PairedExponentials {
  public:
-  using Cell = uint16_t;
   struct Panel {
     Buffer<int32_t> high, low;  // [96][k] words
     Buffer<int32_t> columns;    // [ld][48] words of two items in bfloat16
-  };
-  struct Scratch {
-    Buffer<int32_t> paired_tile;
-    Buffer<float> scores;
   };
   class Session {
    public:
@@ -222,19 +235,14 @@ class TileProducts {
   };
 
   TileProducts(const Kernels<float>& kernels, int64_t groups, int64_t ld, bool weighted)
-      : kernels_(kernels),
-        ld_(ld),
+      : PairedExponentials(kernels, groups, ld, weighted),
         k_((ld + 31) / 32 * 16),
         high_(groups * kTile * k_),
-        low_(groups * kTile * k_),
-        weighted_(weighted ? groups * kTile * ld / 2 : 0) {}
+        low_(groups * kTile * k_) {}
 
   Panel panel() const {
     return {Buffer<int32_t>(kPanel * k_), Buffer<int32_t>(kPanel * k_),
             Buffer<int32_t>(kPanel / 2 * ld_)};
-  }
-  Scratch scratch() const {
-    return {Buffer<int32_t>(kPanel * kTile / 2), Buffer<float>(kTile * kTile)};
   }
   void set_users(int64_t g, int64_t n, const float* rows, const float* scale) {
     Buffer<int32_t> high(n * k_), low(n * k_);
@@ -245,34 +253,29 @@ class TileProducts {
   }
   void set_panel(const float* rows, Panel& panel) const {
     kernels_.split_rows(kPanel, ld_, rows, ld_, nullptr, k_, panel.high.get(), panel.low.get());
-    Buffer<int32_t> paired(kPanel / 2 * ld_);
-    kernels_.bf16_rows(kPanel, ld_, rows, ld_, nullptr, 0, paired.get());
+    Buffer<int32_t> pairs(kPanel / 2 * ld_);
+    kernels_.bf16_rows(kPanel, ld_, rows, ld_, nullptr, 0, pairs.get());
     for (int64_t i = 0; i < ld_; ++i)
       for (int64_t pair = 0; pair < kPanel / 2; ++pair)
-        panel.columns[i * (kPanel / 2) + pair] = paired[pair * ld_ + i];
+        panel.columns[i * (kPanel / 2) + pair] = pairs[pair * ld_ + i];
   }
 
   void exp_scores(int64_t g, int64_t first, int64_t items, int64_t lanes, const Panel& panel,
                   const MaskedScores& masked, const ExpState<float>& state,
                   const ExpTile<uint16_t>& tile, Scratch& s) const {
     kernels_.exp_scores_tiles(items, lanes, k_, rows_of(panel, first), users_of(g), masked, state,
-                              tile.cells, tile.stride, s.paired_tile.get() + first / 2 * kTile);
+                              tile.cells, tile.stride, paired(s, first));
   }
   ExpTile<float> scores(int64_t g, int64_t first, int64_t items, int64_t, const Panel& panel,
                         const ExpTile<uint16_t>&, Scratch& s) const {
     kernels_.scores_tiles(items, k_, rows_of(panel, first), users_of(g), s.scores.get());
     return {s.scores.get(), kTile};
   }
-  void keep_tile(int64_t first, int64_t items, const ExpTile<float>& from,
-                 const ExpTile<uint16_t>& to, Scratch& s) const {
-    kernels_.bf16_rows(items, kTile, from.cells, from.stride, to.cells, to.stride,
-                       s.paired_tile.get() + first / 2 * kTile);
-  }
 
   void add_items(int64_t rows, int64_t first, int64_t items, const ExpTile<uint16_t>&,
                  const Panel& panel, float* o, const Scratch& s) const {
     multiply(ld_, active_lanes<float>(rows), (items + 1) / 2, panel.columns.get() + first / 2,
-             kPanel / 2, s.paired_tile.get() + first / 2 * kTile, kTile, o, kTile);
+             kPanel / 2, paired(s, first), kTile, o, kTile);
   }
   static void rescale(int64_t l, int64_t ld, float factor, float* o) {
     for (int64_t k = 0; k < ld; ++k) o[k * kTile + l] *= factor;
@@ -284,14 +287,10 @@ class TileProducts {
       for (int64_t k = 0; k < ld; ++k) o[l * ld + k] = columns[k * kTile + l];
   }
 
-  void set_weighted(int64_t g, int64_t n, const float* rows) {
-    std::fill_n(weighted_.get() + g * kTile * ld_ / 2, kTile * ld_ / 2, 0);
-    kernels_.bf16_rows(n, ld_, rows, ld_, nullptr, 0, weighted_.get() + g * kTile * ld_ / 2);
-  }
   void add_users(int64_t first_group, int64_t n, int64_t items, const ExpTile<uint16_t>& tile,
                  float* grad) const {
     multiply(items, ld_, (n + 1) / 2, reinterpret_cast<const int32_t*>(tile.cells), tile.stride / 2,
-             weighted_.get() + first_group * kTile * ld_ / 2, ld_, grad, ld_);
+             weighted(first_group), ld_, grad, ld_);
   }
 
  private:
@@ -314,10 +313,8 @@ class TileProducts {
     return {panel.high.get() + first * k_, panel.low.get() + first * k_};
   }
 
-  const Kernels<float>& kernels_;
-  int64_t ld_, k_;              // k: words of a row, whole tiles
+  int64_t k_;                   // words of a row, whole tiles
   Buffer<int32_t> high_, low_;  // [group][k][48] words, times k log2 e
-  Buffer<int32_t> weighted_;    // [B / 2][ld] words of two users in bfloat16
 };
 
 }  // namespace adaptau
