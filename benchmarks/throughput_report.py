@@ -226,5 +226,6 @@ def plot(rows: list[Row], path: Path) -> None:
     axis.set_xscale("log")
     axis.grid(axis="x", which="both", linewidth=0.3)
     peak = f"float32 peak, {fewest} thread(s)" if fewest else "cuBLAS peak of the dtype"
-    axis.set_xlabel(f"nominal operations over the {peak}; orange: adaptau_ext, grey: others")
+    shown = f"nominal operations over the {peak}; orange: adaptau_ext, grey: others"
+    axis.set_xlabel(shown, loc="right", fontsize=9)
     figure.savefig(path, dpi=110)
