@@ -106,13 +106,17 @@ ADAPTAU_INLINE void multiply_to_scores(int64_t k, const Word<P>* rows, int64_t r
   }
 }
 
-// A register tile of scores: without what is masked, exponentiated, summed and stored.
-template <class T, int MR, int NV, class Tile>
-ADAPTAU_INLINE void exponentiate(int64_t j, int64_t l, int64_t items, const MaskedScores& masked,
-                                 const T* shift, T* part, const Tile& tile, Vec<T> (&e)[MR][NV]) {
+template <class P, int MR, int NV, class Tile>
+ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t k,
+                                   const Word<P>* rows, int64_t row_stride, const Word<P>* users,
+                                   const MaskedScores& masked, const Sum<P>* shift, Sum<P>* part,
+                                   const Tile& tile) {
+  using T = Sum<P>;
   using V = Vec<T>;
   constexpr int W = simd<T>::lanes;
   constexpr T never = -static_cast<T>(__builtin_inf());
+  V e[MR][NV];
+  multiply_to_scores<P, MR, NV>(k, rows + j * row_stride, row_stride, users + l, e);
   const uint64_t beyond = items - j < MR ? ~uint64_t{0} << (items - j) : 0;
   if ((((masked.rows >> j) | beyond) & ((uint64_t{1} << MR) - 1)) != 0) {
     T scores[MR * NV * W];
@@ -144,16 +148,6 @@ ADAPTAU_INLINE void exponentiate(int64_t j, int64_t l, int64_t items, const Mask
     store(part + l + v * W, sum);
   }
   tile.store_rows(j, l, e);
-}
-
-template <class P, int MR, int NV, class Tile>
-ADAPTAU_INLINE void exp_score_tile(int64_t j, int64_t l, int64_t items, int64_t k,
-                                   const Word<P>* rows, int64_t row_stride, const Word<P>* users,
-                                   const MaskedScores& masked, const Sum<P>* shift, Sum<P>* part,
-                                   const Tile& tile) {
-  Vec<Sum<P>> e[MR][NV];
-  multiply_to_scores<P, MR, NV>(k, rows + j * row_stride, row_stride, users + l, e);
-  exponentiate<Sum<P>, MR, NV>(j, l, items, masked, shift, part, tile, e);
 }
 
 template <class P, int MR, int NV, class Tile, class... A>
