@@ -61,6 +61,8 @@ struct PairedRows {
         const __m512i both = round_both(e[r][v], e[r + 1][v]);
         _mm256_storeu_si256((__m256i*)out, _mm512_castsi512_si256(both));
         _mm256_storeu_si256((__m256i*)(out + stride), _mm512_extracti64x4_epi64(both, 1));
+        __builtin_prefetch(out + kTile * stride, 1, 2);  // where the next panel's go
+        __builtin_prefetch(out + (kTile + 1) * stride, 1, 2);
         store(paired + (j + r) / 2 * kTile + l + v * 16, interleave(both));
       }
     }
