@@ -31,7 +31,7 @@ GRID: dict[str, Sequence[tuple[float, float]]] = {  # (tau, l2)
     "N-Y": tuple(product((0.1, 0.16), (1e-3, 1e-2))),
     "N-N": tuple(product((0.3, 1.0), (1e-3, 1e-2))),
 }
-NOISE_TAUS = (0.1, 0.12, 0.14)
+NOISE_TAUS = (0.12, 0.14, 0.16)
 ADAPTIVE = {"adap_tau0": "weight_v0", "adap_tau": "weight_mean"}
 LEARNED = {"c_tau": "learned", "cu_tau": "learned_per_user"}
 LONGER: dict[str, Sequence[Any]] = {"epochs": (200,), "patience": (25,)}
