@@ -22,14 +22,15 @@ BUDGETS: dict[str, dict[str, Any]] = {
     "short": {"epochs": 15, "lr": 1e-3, "warmup_epochs": 5, "n_negatives": 256},
     # Where values count: until nothing has got better for a while, at three times the learning rate, the
     # warm-up a third.
-    "converged": {"epochs": 100, "patience": 10, "lr": 3e-4, "warmup_epochs": 33},
+    "converged": {"epochs": 200, "patience": 10, "lr": 3e-4, "warmup_epochs": 33},
 }
-# Temperatures to choose from, and where an embedding keeps its length weights that hold it.
+# Temperatures to choose from, and where an embedding keeps its length weights that hold it. Where both
+# do, one temperature is enough: another one is another weight for embeddings in other units.
 GRID: dict[str, Sequence[tuple[float, float]]] = {  # (tau, l2)
     "Y-Y": tuple(product((0.1, 0.12, 0.14), (1e-3,))),
     "Y-N": tuple(product((0.1, 0.16), (1e-3, 1e-2))),
     "N-Y": tuple(product((0.1, 0.16), (1e-3, 1e-2))),
-    "N-N": tuple(product((0.3, 1.0), (1e-3, 1e-2))),
+    "N-N": tuple(product((1.0,), (1e-3, 3e-3))),
 }
 NOISE_TAUS = (0.12, 0.14, 0.16)
 ADAPTIVE = {"adap_tau0": "weight_v0", "adap_tau": "weight_mean"}
