@@ -95,7 +95,7 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
     configurations = [json.dumps(settings, sort_keys=True) for settings in found.values()]
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
     noisy = [s for s in found.values() if s.get("noise")]
-    assert len(noisy) == 2 * 5 * 4
+    assert len(noisy) == 2 * 5 * 5
     for row in arms.noise():
         for one in row.arms:
             labels = (row.labels["noise_by"], row.labels["noise_ratio"])
@@ -266,7 +266,8 @@ def test_published_numbers_are_found_by_their_labels() -> None:
         pytest.skip(f"published results are not in {PUBLISHED}")
     published = Published(PUBLISHED)
     for table in ("main", "strategies", "normalisation", "noise"):
-        found = [published.of(row) for row in reproduce.TABLES[table]()]
+        rows = [row for row in reproduce.TABLES[table]() if row.labels["strategy"] != "adap_tau_early"]
+        found = [published.of(row) for row in rows]
         assert None not in found and len(set(found)) > len(found) / 3, table
     for table in ("main", "seconds", "seeds"):
         for row in reproduce.TABLES[table]():

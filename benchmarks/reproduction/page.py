@@ -11,14 +11,15 @@ from adaptau_ext.evaluation import compare
 from adaptau_ext.recipes import RECIPES
 
 from . import figures, tables
-from .arms import ADAPTIVE, BUDGETS, CLEAN, NOISE_TAUS, RATIOS, SEARCH_BUDGET, Row
+from .arms import ADAPTIVE, BUDGETS, CLEAN, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT_WARMUP, Row
 from .published import Published
 from .runs import COMPARED, load, user_metrics
 from .tables import Cells, Line
 
 _SHORT = (
-    "{epochs} epochs at lr {lr:g} with {n_negatives} negatives and a warm-up of {warmup_epochs} epochs, the same for "
-    "every run compared, otherwise the published hyper-parameters: it is the order that counts"
+    "{epochs} epochs at lr {lr:g} with {n_negatives} negatives, the same for every run compared, otherwise the published "
+    "hyper-parameters: it is the order that counts. All epochs are of the warm-up, as most are until the best of a "
+    "published run"
 ).format(**BUDGETS["short"])
 _CONVERGED = (
     "The published hyper-parameters, but lr {lr:g} and a warm-up of {warmup_epochs} epochs, until {patience} epochs "
@@ -79,7 +80,9 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "Interactions that never were",
         f"Yelp2018, MF, {_SHORT}. Ratios {RATIOS[0]:g} to {RATIOS[-1]:g} of train, added in proportion to a user's "
         f"activity or the same for all; fixed temperatures from {', '.join(f'{tau:g}' for tau in NOISE_TAUS)}. "
-        f"{_ON_TEST} and the fixed temperature. Published is one of the two, unnamed, and trained for longer.",
+        f"{_ON_TEST} and the fixed temperature. Published is one of the two, unnamed, and trained for longer. "
+        f"adap_tau_early: with a warm-up of {SHORT_WARMUP} epochs. After it mu+ - mu is measured, which noise makes "
+        "smaller, and with it the temperature.",
     ),
     "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}. {_ON_TEST}."),
     "trajectories": (
