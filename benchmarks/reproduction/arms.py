@@ -132,7 +132,7 @@ def noisy(by: str, ratio: float, name: str) -> tuple[Arm, ...]:
     if name == "grid_tau":
         return tuple(arm("short", f"{by}-{ratio:g}-{tau}", tau=tau, **common) for tau in NOISE_TAUS)
     changes = {"warmup_epochs": SHORT_WARMUP} if name == "adap_tau_early" else {}
-    return (arm("short", f"{by}-{ratio:g}-{name}", tau="weight_mean", **common, **changes),)
+    return (arm("short", f"{by}-{ratio:g}-{name}", tau=ADAPTIVE["adap_tau"], **common, **changes),)
 
 
 def long(mode: str) -> tuple[Arm, ...]:
