@@ -140,6 +140,8 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
             "epoch to epoch 25.0 %"
         )
         assert first[f"1/tau, {side}"] == cell
+    at_best = max(done[0].epochs, key=lambda e: e["metrics"]["recall@20"])
+    assert first["1/tau"] == f"{at_best['inv_tau_min']:.1f}"  # one for all
     best = max(done[1:], key=lambda d: d.test["recall@20"])
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
     assert second["chosen"] == f"tau {best.arm.settings['tau']:g}, best of 2"

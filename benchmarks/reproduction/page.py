@@ -30,9 +30,9 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "main": (
         "Adap-tau0 and Adap-tau in full",
         "The published hyper-parameters and number of epochs; the epoch is chosen on test, as it was for the "
-        "published numbers (`protocol=paper`). 1/tau: how far the smallest and the largest inverse temperature of a "
-        "batch, averaged over an epoch, are from the published ones after epoch 5: the median epoch and the worst; "
-        "where they are far, the published ones' own median change from an epoch to the next. "
+        "published numbers (`protocol=paper`). 1/tau: the smallest and the largest inverse temperature of a batch, "
+        "averaged over the best epoch, and how far they are from the published ones after epoch 5: the median epoch and "
+        "the worst; where they are far, the published ones' own median change from an epoch to the next. "
         "Seconds are of training and evaluation, with another run beside on the same processor. Nothing is published of "
         "how MovieLens-1M was trained: see [below](#hyper-parameters-for-movielens-1m); it stops "
         f"{RECIPES['ml-1m-mf']['patience']} epochs after the best. The paper's other strategies are compared on Yelp2018 "
@@ -68,8 +68,10 @@ TEXT: Mapping[str, tuple[str, str]] = {
     ),
     "strategies": (
         "All strategies, Yelp2018, MF",
-        f"{_CONVERGED}; the same for all. {_ON_TEST}, and where there is a grid its temperature and weight of the "
-        "regulariser.",
+        f"{_CONVERGED}; the same for all. {_ON_TEST}, and where there is a grid its temperature, weight of the "
+        "regulariser, or learning rate of the temperature: learned ones (C-tau, Cu-tau) begin at 0.1 and fall as long as "
+        "they are trained, because that lowers the loss of positives that are pulled up already, so that the rate says "
+        "how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch.",
     ),
     "normalisation": (
         "Which embeddings are normalised",
