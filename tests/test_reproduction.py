@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -142,6 +143,9 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
         assert first[f"1/tau, {side}"] == cell
     at_best = max(done[0].epochs, key=lambda e: e["metrics"]["recall@20"])
     assert first["1/tau"] == f"{at_best['inv_tau_min']:.1f}"  # one for all
+    two = replace(done[0], epochs=[{**e, "inv_tau_max": e["inv_tau_min"] + 1} for e in done[0].epochs])
+    cells = tables.results([Line(rows[0], [two], None)], Published(published))
+    assert cells[0]["1/tau"] == f"{at_best['inv_tau_min']:.1f} to {at_best['inv_tau_min'] + 1:.1f}"
     best = max(done[1:], key=lambda d: d.test["recall@20"])
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
     assert second["chosen"] == f"tau {best.arm.settings['tau']:g}, best of 2"

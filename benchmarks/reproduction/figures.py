@@ -50,7 +50,7 @@ def groups(runs: Mapping[str, Done], path: Path, k: int = 20) -> None:
     width = 0.8 / len(runs)
     rows = []
     for n, (name, done) in enumerate(runs.items()):
-        best = done.epochs[done.results["best_epoch"]]
+        best = done.chosen_epoch
         parts = best["diagnostics"][f"recall@{k}_by_group"]
         x = np.arange(1, len(parts) + 1)
         axes.bar(x + (n - (len(runs) - 1) / 2) * width, parts, width, label=name)

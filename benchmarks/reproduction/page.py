@@ -69,9 +69,9 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "strategies": (
         "All strategies, Yelp2018, MF",
         f"{_CONVERGED}; the same for all. {_ON_TEST}, and where there is a grid its temperature, weight of the "
-        "regulariser, or learning rate of the temperature: learned ones (C-tau, Cu-tau) begin at 0.1 and fall as long as "
-        "they are trained, because that lowers the loss of positives that are pulled up already, so that the rate says "
-        "how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch.",
+        "regulariser, or learning rate of the temperature: learned ones (C-tau, Cu-tau) begin at 0.1, rise a little and "
+        "then fall as long as they are trained, because that lowers the loss of positives that are pulled up already, "
+        "so that the rate says how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch.",
     ),
     "normalisation": (
         "Which embeddings are normalised",

@@ -67,6 +67,11 @@ class Done:
         test: dict[str, float] = self.results["test"]
         return test
 
+    @property
+    def chosen_epoch(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return self.epochs[self.results["best_epoch"]]
+
 
 @cache
 def read(folder: Path) -> Interactions:

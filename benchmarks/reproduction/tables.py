@@ -47,8 +47,9 @@ def _result(line: Line, published: Published) -> Cells:
             cells |= _beside(name, "published", done.test[metric], getattr(theirs, name))
     cells["published in"] = "" if theirs is None else theirs.source
     cells["epoch"] = done.results["best_epoch"]
-    at_best = done.epochs[done.results["best_epoch"]]
-    cells["1/tau"] = " to ".join(dict.fromkeys(f"{at_best[key]:.1f}" for key in SIDES.values()))
+    cells["1/tau"] = " to ".join(
+        dict.fromkeys(f"{done.chosen_epoch[key]:.1f}" for key in SIDES.values())
+    )
     for side, key in SIDES.items():
         cells[f"1/tau, {side}"] = _apart(done.epochs, log, key)
     cells["threads"] = done.provenance.get("threads", "")
