@@ -17,6 +17,7 @@ built: `.ci/same-wheel` builds two and compares them.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import platform
@@ -26,6 +27,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -129,6 +131,14 @@ def gencode(nvcc: Path) -> list[str]:
     return flags
 
 
+class Step(NamedTuple):
+    """Compiles a source; the object is named from the folder that all of them are in."""
+
+    source: str
+    output: str
+    command: list[str]
+
+
 class BuildOperators(build_ext):
     """Compiles csrc/cpu/kernels/table.cpp once per instruction set, *.cu with nvcc."""
 
@@ -147,52 +157,58 @@ class BuildOperators(build_ext):
         ext.extra_compile_args += [f"-ffile-prefix-map={folder}=." for folder in headers]
         ext.include_dirs += headers
         ext.library_dirs += library_paths()
-        if ext.name.endswith("_cuda"):
-            self.add_cuda_kernels(ext)
-        else:
-            self.add_cpu_kernels(ext)
-        super().build_extension(ext)
+        steps = self.cuda_kernels(ext) if ext.name.endswith("_cuda") else self.cpu_kernels(ext)
+        steps += [Step(source, f"{source}.o", self.cxx(ext)) for source in ext.sources]
+        linked = copy.copy(ext)
+        linked.sources, linked.language = [], "c++"
+        linked.extra_objects = linked.depends = self.compile(Path(self.build_temp, ext.name), steps)
+        super().build_extension(linked)
 
-    def add_cpu_kernels(self, ext: Extension) -> None:
+    def cxx(self, ext: Extension) -> list[str]:
+        compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
+        include = [f"-I{folder}" for folder in [*self.compiler.include_dirs, *ext.include_dirs]]
+        define = [f"-D{name}={value}" for name, value in ext.define_macros]
+        return [*compiler, *include, *define, *ext.extra_compile_args]
+
+    def cpu_kernels(self, ext: Extension) -> list[Step]:
         table = str(CSRC / "cpu" / "kernels" / "table.cpp")
+        common = [*self.cxx(ext), "-ffp-contract=fast", "-fno-math-errno"]
+        steps = []
         for name, (vector_bytes, flags) in INSTRUCTION_SETS.items():
-            ext.extra_objects += self.compiler.compile(
-                [table],
-                output_dir=str(Path(self.build_temp) / name),
-                macros=[("ADAPTAU_ISA", name), ("ADAPTAU_VECTOR_BYTES", str(vector_bytes))],
-                extra_postargs=[
-                    *ext.extra_compile_args,
-                    "-ffp-contract=fast",
-                    "-fno-math-errno",
-                    *flags,
-                ],
-                depends=ext.depends,
-            )
+            define = [f"-DADAPTAU_ISA={name}", f"-DADAPTAU_VECTOR_BYTES={vector_bytes}"]
+            steps.append(Step(table, f"{table}.{name}.o", [*common, *define, *flags]))
+        return steps
 
-    def add_cuda_kernels(self, ext: Extension) -> None:
-        """Through ninja, which compiles in parallel and only what a change touches."""
+    def cuda_kernels(self, ext: Extension) -> list[Step]:
         nvcc = find_nvcc()
         assert nvcc is not None
         home = toolkit_of(nvcc)
         ext.include_dirs.append(str(home / "include"))
         ext.library_dirs += [str(p) for p in (home / "lib64", home / "lib") if p.is_dir()]
-        flags = NVCC_FLAGS + gencode(nvcc)
-        folder = Path(self.build_temp).resolve() / "cuda"
-        folder.mkdir(parents=True, exist_ok=True)
+        command = [str(nvcc), *NVCC_FLAGS, *gencode(nvcc)]
+        sources = sorted(map(str, (CSRC / "cuda").glob("*.cu")))
+        return [Step(source, f"{source}.o", command) for source in sources]
+
+    def compile(self, folder: Path, steps: list[Step]) -> list[str]:
+        """Through ninja: in parallel, and only what a change touches."""
         lines = [
-            "rule nvcc",
-            f"  command = {nvcc} {' '.join(flags)} -MD -MF $out.d -c $in -o $out",
+            f"builddir = {folder}",
+            "rule compile",
+            "  command = $compiler -MD -MF $out.d -c $in -o $out",
+            "  description = $out",
             "  deps = gcc",
             "  depfile = $out.d",
         ]
-        objects = []
-        for source in sorted((CSRC / "cuda").glob("*.cu")):
-            objects.append(f"{source.stem}.o")
-            lines.append(f"build {objects[-1]}: nvcc {source.resolve()}")
-        (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+        objects = [str(folder / step.output) for step in steps]
+        for step, output in zip(steps, objects, strict=True):
+            compiler = shlex.join(step.command).replace("$", "$$")
+            lines += [f"build {output}: compile {step.source}", f"  compiler = {compiler}"]
+        folder.mkdir(parents=True, exist_ok=True)
+        plan = folder / "build.ninja"
+        plan.write_text("\n".join([*lines, ""]))
         jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
-        subprocess.run([sys.executable, "-m", "ninja", "-C", str(folder), "-j", jobs], check=True)
-        ext.extra_objects += [str(folder / name) for name in objects]
+        subprocess.run([sys.executable, "-m", "ninja", "-f", str(plan), "-j", jobs], check=True)
+        return objects
 
 
 class SameWheel(bdist_wheel):
@@ -215,7 +231,7 @@ def extension(name: str, sources: list[str], depends: list[str], libraries: list
         sources=sources,
         depends=depends,
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
-        + ([("ADAPTAU_X86", None)] if X86 else []),
+        + ([("ADAPTAU_X86", "1")] if X86 else []),
         libraries=libraries,
         extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", *FLAGS],
         # PyTorch's CUDA runtime is another library with the same names: what is linked in stays inside
