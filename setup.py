@@ -165,10 +165,9 @@ class BuildOperators(build_ext):
         super().build_extension(linked)
 
     def cxx(self, ext: Extension) -> list[str]:
-        compiler = getattr(self.compiler, "compiler_so_cxx", self.compiler.compiler_so)
         include = [f"-I{folder}" for folder in [*self.compiler.include_dirs, *ext.include_dirs]]
         define = [f"-D{name}={value}" for name, value in ext.define_macros]
-        return [*compiler, *include, *define, *ext.extra_compile_args]
+        return [*self.compiler.compiler_so_cxx, *include, *define, *ext.extra_compile_args]
 
     def cpu_kernels(self, ext: Extension) -> list[Step]:
         table = str(CSRC / "cpu" / "kernels" / "table.cpp")
