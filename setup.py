@@ -11,8 +11,8 @@ on the PATH, in CUDA_HOME, or from PyPI (nvidia-cuda-nvcc and its companions). I
     ADAPTAU_FLAGS=...          to compile and link `_C` with: sanitizers, coverage, -Werror
     SOURCE_DATE_EPOCH=...      time of the files in a wheel, default: the first that a zip can have
 
-The same sources, compiler and build requirements give the same wheel, byte for byte, wherever it is
-built: `.ci/same-wheel` builds two and compares them.
+The same sources, compiler and build requirements give the same wheel without CUDA, byte for byte,
+wherever it is built: `.ci/same-wheel` builds two and compares them.
 """
 
 from __future__ import annotations
