@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adaptau_ext.arguments import Exclusion, check_devices, compute_dtype, csr_pair
 from adaptau_ext.dropout import draw_seed, steps_of
-from adaptau_ext.reorder import locality_order
 
 _ops = torch.ops.adaptau
 
@@ -75,6 +74,8 @@ class BipartiteGraph:
         assert indptr is not None and indices is not None
         if self._wants_order and indptr.is_cpu and not torch.compiler.is_compiling():
             self._wants_order = False
+            from adaptau_ext.reorder import locality_order  # SciPy takes a fifth of a second
+
             found = locality_order(indptr.numpy(), indices.numpy(), self.n_items)
             if found is not None:
                 self._renumber([torch.from_numpy(order) for order in found])

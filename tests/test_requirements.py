@@ -1,8 +1,9 @@
-"""Locked requirements hold what pyproject.toml asks for, with hashes, from no particular index."""
+"""Requirements: locked ones, those of pyproject.toml; and those that operators do without."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -32,6 +33,7 @@ def wanted(extra: str | None) -> list[Requirement]:
 
 @pytest.mark.parametrize(("file", "extras"), [("run", [None]), ("dev", [None, "dev"])])
 def test_locked_requirements_are_those_of_the_project(file: str, extras: list[str | None]) -> None:
+    """With hashes, from no particular index."""
     text = (ROOT / "requirements" / f"{file}.txt").read_text("utf-8")
     assert "://" not in text and "--index" not in text and "--find-links" not in text
     blocks = re.findall(r"^([\w.\[\]-]+)==(\S+)(.*(?:\n    --hash.*)*)", text, re.M)
@@ -43,3 +45,13 @@ def test_locked_requirements_are_those_of_the_project(file: str, extras: list[st
     for one in (requirement for extra in extras for requirement in wanted(extra)):
         versions = pins.get(re.sub("[-_.]+", "-", one.name).lower(), [])
         assert versions and all(one.specifier.contains(v) for v in versions), one
+
+
+def test_operators_import_pytorch_alone() -> None:
+    """SciPy alone would make `import adaptau_ext` a fifth of a second longer."""
+    code = "import sys, torch; before = {*sys.modules}; import adaptau_ext; print(*{*sys.modules} - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in run.stdout.split()}
+    others = {re.sub("[-_.]+", "_", one.name).lower() for one in wanted(None)} | {"yaml"}
+    assert "adaptau_ext" in loaded
+    assert not loaded & (others - {"torch", "numpy"})
