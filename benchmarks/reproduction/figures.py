@@ -15,6 +15,8 @@ import numpy as np
 from .runs import Done
 from .tables import write_csv
 
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend, its axes
+
 
 def series(done: Done, *keys: str) -> np.ndarray:
     """One value, or one row of values, an epoch."""
@@ -30,12 +32,12 @@ def series(done: Done, *keys: str) -> np.ndarray:
 def magnitude(done: Done, path: Path) -> None:
     """Mean item norm by popularity group over epochs, and its rank correlation with popularity."""
     norms = series(done, "diagnostics", "item_norm_by_group")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     correlation = series(done, "diagnostics", "item_norm_popularity")
     for group, colour in enumerate(_colours(norms.shape[1])):
         left.plot(norms[:, group], color=colour, label=str(group + 1))
     left.set(xlabel="epoch", ylabel="mean norm of item embeddings")
-    left.legend(title="popularity group\n(10: most popular)", fontsize=7, ncol=2)
+    left.legend(title="popularity group\n(10: most popular)", fontsize=7, ncol=2, **BESIDE)
     right.plot(correlation)
     right.set(xlabel="epoch", ylabel="Spearman of norm and popularity", ylim=(-1, 1))
     _write(figure, path)
@@ -86,7 +88,7 @@ def trajectories(
             rows.append({"run": name, "epoch": epoch, **at})
     for axes, label in zip(panels[0], values, strict=True):
         axes.set(xlabel="epoch", ylabel=label)
-    panels[0, -1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[0, -1].legend(fontsize=8, **BESIDE)
     _write(figure, path)
     write_csv(rows, path.with_suffix(".csv"))
 
