@@ -215,7 +215,10 @@ def _trajectories(lines: Sequence[Line], output: Path) -> dict[Path, str]:
         },
         path,
     )
-    return {path: "Recall@20, and how closely the length of item embeddings follows popularity."}
+    return {
+        path: "Recall@20, and how closely the length of item embeddings follows popularity: of Y-Y as they are "
+        "before they are normalised, which no score uses."
+    }
 
 
 FIGURES: Mapping[str, Callable[[Sequence[Line], Path], dict[Path, str]]] = {
