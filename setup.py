@@ -201,7 +201,8 @@ class BuildOperators(build_ext):
         objects = [str(folder / step.output) for step in steps]
         for step, output in zip(steps, objects, strict=True):
             compiler = shlex.join(step.command).replace("$", "$$")
-            lines += [f"build {output}: compile {step.source}", f"  compiler = {compiler}"]
+            path = re.sub(r"[ :$]", r"$\g<0>", output)
+            lines += [f"build {path}: compile {step.source}", f"  compiler = {compiler}"]
         folder.mkdir(parents=True, exist_ok=True)
         plan = folder / "build.ninja"
         plan.write_text("\n".join([*lines, ""]))
