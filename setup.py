@@ -158,7 +158,8 @@ class BuildOperators(build_ext):
         ext.include_dirs += headers
         ext.library_dirs += library_paths()
         steps = self.cuda_kernels(ext) if ext.name.endswith("_cuda") else self.cpu_kernels(ext)
-        steps += [Step(source, f"{source}.o", self.cxx(ext)) for source in ext.sources]
+        cxx = self.cxx(ext)
+        steps += [Step(source, f"{source}.o", cxx) for source in ext.sources]
         linked = copy.copy(ext)
         linked.sources, linked.language = [], "c++"
         linked.extra_objects = linked.depends = self.compile(Path(self.build_temp, ext.name), steps)
@@ -229,7 +230,7 @@ def extension(name: str, sources: list[str], depends: list[str], libraries: list
     return Extension(
         f"adaptau_ext.{name}",
         sources=sources,
-        depends=depends,
+        depends=depends,  # what a source distribution has beside the sources; ninja finds out by itself
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)]
         + ([("ADAPTAU_X86", "1")] if X86 else []),
         libraries=libraries,
@@ -258,7 +259,7 @@ if cuda_wanted():
         extension(
             "_cuda",
             [*sources["torch/cuda"], str(CSRC / "torch" / "tensors.cpp")],
-            [*files(".h", ".cuh", ".cu"), "setup.py"],
+            files(".h", ".cuh", ".cu"),
             ["torch_cpu", "cudart_static", "rt", "pthread", "dl"],
         )
     )
