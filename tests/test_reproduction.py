@@ -96,7 +96,7 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
     configurations = [json.dumps(settings, sort_keys=True) for settings in found.values()]
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
     noisy = [s for s in found.values() if s.get("noise")]
-    assert len(noisy) == 2 * 5 * 5
+    assert len(noisy) == 2 * 5 * (3 + 3 + 2)
     for row in arms.noise():
         for one in row.arms:
             labels = (row.labels["noise_by"], row.labels["noise_ratio"])
@@ -112,7 +112,10 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
     root, published = places
     labels = {"dataset": "tiny", "backbone": "mf"}
     full = arm("main-tiny-mf-adap_tau0", tau="weight_v0")
-    grid = [arm("short-0.05", tau=0.05), arm("short-5", tau=5.0)]
+    grid = [
+        arm("short-0.05", tau=0.05, lr=1e-9),
+        arm("short-5", tau=5.0, denominator="negatives"),
+    ]
     rows = [
         Row("main", {**labels, "strategy": "adap_tau0"}, (full,)),
         Row("main", {**labels, "strategy": "grid_tau"}, tuple(grid)),
@@ -148,7 +151,8 @@ def test_a_row_is_the_best_of_its_runs_beside_the_published(places: tuple[Path, 
     assert cells[0]["1/tau"] == f"{at_best['inv_tau_min']:.1f} to {at_best['inv_tau_min'] + 1:.1f}"
     best = max(done[1:], key=lambda d: d.test["recall@20"])
     assert second["recall@20"] == f"{best.test['recall@20']:.4f}" and second["published in"] == "paper"
-    assert second["chosen"] == f"tau {best.arm.settings['tau']:g}, best of 2"
+    chosen = "lr 0.02, tau 5, denominator negatives, best of 2"
+    assert best.arm == grid[1] and second["chosen"] == chosen
     assert "| adap_tau0 |" in text and "cu_tau" not in text
 
 
@@ -377,7 +381,16 @@ def test_figures(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> 
                 ("user", "0.1", "adap_tau", "Y-Y"),
             )
         ],
-        "curve": rows(**{"0.1": "Y-Y", "0.2": "0.2", "0.5": "0.5", "adap_tau": "adap_tau"}),
+        "curve": [
+            Row("none", {"tau": tau, "denominator": denominator}, (made[name],))
+            for tau, denominator, name in (
+                ("0.1", "all", "Y-Y"),
+                ("0.2", "all", "0.2"),
+                ("0.5", "all", "0.5"),
+                ("0.2", "negatives", "N-N"),
+                ("adap_tau", "negatives", "adap_tau"),
+            )
+        ],
         "trajectories": rows(**{"Y-Y": "Y-Y", "N-N": "N-N"}),
     }
     drawn: dict[str, list[dict[str, list[float]]]] = {}  # figure -> its panels -> label -> values
@@ -410,7 +423,8 @@ def test_figures(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> 
         {"adap_tau": [recall["Y-Y"]]},
     ]
     (curve,) = drawn["curve"]
-    assert curve["fixed"] == [recall["Y-Y"], recall["0.2"], recall["0.5"]]
+    assert curve["fixed, denominator all"] == [recall["Y-Y"], recall["0.2"], recall["0.5"]]
+    assert curve["fixed, denominator negatives"] == [recall["N-N"]]
     assert set(curve["adap_tau"]) == {recall["adap_tau"]}
     shown = {"tau 0.1": "Y-Y", "tau 0.5": "0.5", "adap_tau": "adap_tau"}  # every other temperature
     assert drawn["positive-scores"] == [

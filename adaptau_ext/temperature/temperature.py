@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from adaptau_ext.ops import Denominator
 
 
 class Temperature(nn.Module, ABC):
@@ -18,7 +19,7 @@ class Temperature(nn.Module, ABC):
         needs_unit_loss: whether `record` wants every batch's losses at temperature 1.
     """
 
-    denominator: Literal["all", "negatives"] = "all"
+    denominator: Denominator = "all"
     needs_unit_loss = False
 
     @abstractmethod
@@ -38,13 +39,18 @@ class Temperature(nn.Module, ABC):
 
 
 class FixedTemperature(Temperature):
-    """One number for all users and epochs; what a grid search tunes."""
+    """One number for all users and epochs; what a grid search tunes.
 
-    def __init__(self, tau: float) -> None:
+    Args:
+        tau: the temperature, > 0.
+        denominator: as of every `Temperature`.
+    """
+
+    def __init__(self, tau: float, *, denominator: Denominator = "all") -> None:
         super().__init__()
         if not tau > 0:
             raise ValueError(f"tau must be > 0, got {tau}")
-        self.tau = tau
+        self.tau, self.denominator = tau, denominator
 
     def of(self, users: Tensor) -> Tensor:
         """tau for everyone."""
@@ -61,12 +67,20 @@ class LearnedTemperature(Temperature):
     Args:
         n_users: a parameter for each of them; None: one for all.
         initial: tau before training.
+        denominator: as of every `Temperature`.
     """
 
-    def __init__(self, n_users: int | None = None, *, initial: float = 0.1) -> None:
+    def __init__(
+        self,
+        n_users: int | None = None,
+        *,
+        initial: float = 0.1,
+        denominator: Denominator = "all",
+    ) -> None:
         super().__init__()
         if not initial > 0:
             raise ValueError(f"initial must be > 0, got {initial}")
+        self.denominator = denominator
         self.log_tau = nn.Parameter(torch.full((n_users or 1,), math.log(initial)))
 
     def of(self, users: Tensor) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptau_ext.data import Columns, Preparation, Split
 from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import METRICS
-from adaptau_ext.ops import Normalize, Precision
+from adaptau_ext.ops import Denominator, Normalize, Precision
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.temperature import Strategy
 
@@ -113,13 +113,20 @@ class TrainConfig(BaseModel):
         description="weight_v0 (Adap-tau0), weight_mean or weight_ratio (Adap-tau), learned (C-tau), "
         "learned_per_user (Cu-tau), or a fixed number; mse, ccl and direct_au have none",
     )
+    denominator: Denominator | None = Field(
+        default=None,
+        description="of the softmax with a fixed or learned tau: with the positive (all) or without it "
+        "(negatives); default: all; Adap-tau's is its mode's",
+    )
     mode: Literal["official", "paper"] = Field(
         default="official",
         description="Adap-tau as in the published experiments, or as in the paper's text",
     )
     variance: bool = Field(default=False, description="Adap-tau's form of tau0 with variances")
     warmup_epochs: Annotated[int, Field(ge=0)] = Field(
-        default=100, description="epochs of Adap-tau with 0.7 for mu+ - mu, which is tiny at first"
+        default=100,
+        description="epochs of Adap-tau, as published, with 0.7 for mu+ - mu, which is tiny at first; "
+        "of up to so many epochs all have one tau0",
     )
     t1: Annotated[float, Field(ge=0, le=1)] = Field(default=1.0, description="quantile of weight_ratio")
     t2: Positive | None = Field(
@@ -233,10 +240,27 @@ class TrainConfig(BaseModel):
                 "precision is of loss=softmax with negatives=in_batch or full, got "
                 f"loss={self.loss}, negatives={self.negatives}"
             )
+        if self.loss != "softmax" and self.denominator is not None:
+            raise ValueError(f"denominator is of loss=softmax, got loss={self.loss}")
         if self.loss != "softmax" and not isinstance(self.tau, float):
             raise ValueError(
                 f"loss={self.loss} has no temperature to adapt: give tau a number, like 0.1"
             )
+        if self.tau in get_args(Strategy):
+            if self.normalize != "both":
+                raise ValueError(
+                    f"tau={self.tau} is of cosines: normalize=both, or give tau a number; the paper's "
+                    f"is 1 where embeddings keep their lengths; got normalize={self.normalize}"
+                )
+            if self.denominator is not None:
+                raise ValueError(
+                    f"denominator is of a fixed or learned tau: that of tau={self.tau} is its mode's"
+                )
+            if self.variance and self.warmup_epochs >= self.epochs:
+                raise ValueError(
+                    "variance counts after the warm-up, which is as long as training: warmup_epochs="
+                    f"{self.warmup_epochs}, epochs={self.epochs}"
+                )
         names = [f"{name}@{k}" for k in self.ks for name in METRICS]
         if self.best_metric not in names:
             raise ValueError(f"select_by must be one of {', '.join(names)}, got {self.select_by!r}")

@@ -411,12 +411,13 @@ def make_temperature(
     config: TrainConfig, data: Interactions, adaptive: type[AdaptiveTemperature] = AdaptiveTemperature
 ) -> Temperature:
     """The strategy that `config.tau` names, before the first epoch."""
+    denominator = config.denominator or "all"
     if isinstance(config.tau, float):
-        return FixedTemperature(config.tau)
+        return FixedTemperature(config.tau, denominator=denominator)
     if config.tau == "learned":
-        return LearnedTemperature()
+        return LearnedTemperature(denominator=denominator)
     if config.tau == "learned_per_user":
-        return LearnedTemperature(data.n_users)
+        return LearnedTemperature(data.n_users, denominator=denominator)
     return adaptive(
         *data.pairs(),
         data.n_users,

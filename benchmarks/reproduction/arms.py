@@ -35,7 +35,9 @@ GRID: dict[str, Sequence[tuple[float, float]]] = {  # (tau, l2)
     "N-Y": tuple(product((1.0,), (1e-3, 1e-2))),
     "N-N": tuple(product((1.0,), (1e-3, 3e-3))),
 }
-NOISE_TAUS = (0.12, 0.14, 0.16)
+# Of fixed temperatures under noise, by the softmax's denominator: with the positive, or without it as
+# Adap-tau has it in the published code.
+NOISE_TAUS = {"all": (0.12, 0.14, 0.16), "negatives": (0.1, 0.12, 0.14)}
 SHORT_WARMUP = 5  # of "adap_tau_early", which shows what comes after the warm-up
 ADAPTIVE = {"adap_tau0": "weight_v0", "adap_tau": "weight_mean"}
 LEARNED = {"c_tau": "learned", "cu_tau": "learned_per_user"}
@@ -129,11 +131,24 @@ def grid(mode: str) -> tuple[Arm, ...]:
     )
 
 
+def fixed_tau(tau: float, denominator: str, name: str, **changes: Any) -> Arm:
+    """One temperature for everybody, with ("all") or without ("negatives") the positive in the
+    softmax's denominator."""
+    if denominator == "all":  # the default
+        return arm("short", f"{name}-{tau:g}", tau=tau, **changes)
+    changes["denominator"] = denominator
+    return arm("short", f"{name}-{tau:g}-{denominator}", tau=tau, **changes)
+
+
 def noisy(by: str, ratio: float, name: str) -> tuple[Arm, ...]:
     """A share of interactions that never were, added in one of two ways."""
     common = {"noise": ratio, "noise_by": by}
     if name == "grid_tau":
-        return tuple(arm("short", f"{by}-{ratio:g}-{tau}", tau=tau, **common) for tau in NOISE_TAUS)
+        return tuple(
+            fixed_tau(tau, denominator, f"{by}-{ratio:g}", **common)
+            for denominator, taus in NOISE_TAUS.items()
+            for tau in taus
+        )
     changes = {"warmup_epochs": SHORT_WARMUP} if name == "adap_tau_early" else {}
     return (arm("short", f"{by}-{ratio:g}-{name}", tau=ADAPTIVE["adap_tau"], **common, **changes),)
 
@@ -240,11 +255,20 @@ def noise() -> list[Row]:
 
 def curve() -> list[Row]:
     """Recall over fixed temperatures, and adaptive ones without any to choose."""
-    taus = {f"{tau:g}": tau for tau in TAUS} | ADAPTIVE
-    return [
-        Row("curve", {"tau": name}, (arm("short", f"tau-{name}", tau=tau),))
-        for name, tau in taus.items()
+    fixed = [
+        Row(
+            "curve",
+            {"tau": f"{tau:g}", "denominator": denominator},
+            (fixed_tau(tau, denominator, "tau"),),
+        )
+        for denominator in NOISE_TAUS
+        for tau in TAUS
     ]
+    adaptive = [
+        Row("curve", {"tau": name, "denominator": "negatives"}, (arm("short", f"tau-{name}", tau=tau),))
+        for name, tau in ADAPTIVE.items()
+    ]
+    return fixed + adaptive
 
 
 def trajectories() -> list[Row]:

@@ -93,14 +93,20 @@ def trajectories(
     write_csv(rows, path.with_suffix(".csv"))
 
 
-def curve(fixed: Mapping[float, Done], adaptive: Mapping[str, Done], path: Path) -> None:
-    """Recall over fixed temperatures, beside the adaptive ones; the table has the numbers."""
+def curve(fixed: Mapping[str, Mapping[float, Done]], adaptive: Mapping[str, Done], path: Path) -> None:
+    """Recall over fixed temperatures, a line a kind, beside the adaptive ones; the table has the numbers.
+
+    Args:
+        fixed: kind -> temperature -> its run.
+    """
     figure, axes = plt.subplots(figsize=(8, 4))
-    axes.plot(list(fixed), [done.test["recall@20"] for done in fixed.values()], "o-", label="fixed")
+    for name, runs in fixed.items():
+        axes.plot(list(runs), [done.test["recall@20"] for done in runs.values()], "o-", label=name)
     for (name, done), style in zip(adaptive.items(), ("--", ":"), strict=False):
         axes.axhline(done.test["recall@20"], color="black", linestyle=style, label=name)
     axes.set(xscale="log", xlabel="tau", ylabel="recall@20")
-    axes.set_xticks(list(fixed), [f"{tau:g}" for tau in fixed])
+    taus = sorted({tau for runs in fixed.values() for tau in runs})
+    axes.set_xticks(taus, [f"{tau:g}" for tau in taus])
     axes.minorticks_off()
     axes.legend()
     _write(figure, path)

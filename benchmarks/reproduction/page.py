@@ -13,7 +13,7 @@ from adaptau_ext.recipes import RECIPES
 from . import figures, tables
 from .arms import ADAPTIVE, BUDGETS, CLEAN, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT_WARMUP, Row
 from .published import Published
-from .runs import COMPARED, load, user_metrics
+from .runs import COMPARED, Done, load, user_metrics
 from .tables import Cells, Line
 
 _SHORT = (
@@ -26,6 +26,16 @@ _CONVERGED = (
     "without a better one, of at most {epochs}"
 ).format(**BUDGETS["converged"])
 _ON_TEST = "Chosen on test, as in the paper: the epoch"
+_DENOMINATOR = (
+    "Adap-tau's softmax has no positive in its denominator, as in the published code; fixed temperatures are tried "
+    "with it (all), as the softmax of the paper's text, and without (negatives)"
+)
+
+
+def _taus(denominator: str) -> str:
+    return ", ".join(f"{tau:g}" for tau in NOISE_TAUS[denominator])
+
+
 TEXT: Mapping[str, tuple[str, str]] = {
     "main": (
         "Adap-tau0 and Adap-tau in full",
@@ -71,7 +81,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
         f"{_CONVERGED}; the same for all. {_ON_TEST}, and where there is a grid its temperature, weight of the "
         "regulariser, or learning rate of the temperature: learned ones (C-tau, Cu-tau) begin at 0.1, rise a little and "
         "then fall as long as they are trained, because that lowers the loss of positives that are pulled up already, "
-        "so that the rate says how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch.",
+        "so that the rate says how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch. "
+        "The softmax of Adap-tau has no positive in its denominator, as in the published code, that of the others has.",
     ),
     "normalisation": (
         "Which embeddings are normalised",
@@ -81,12 +92,12 @@ TEXT: Mapping[str, tuple[str, str]] = {
     "noise": (
         "Interactions that never were",
         f"Yelp2018, MF, {_SHORT}. Ratios {RATIOS[0]:g} to {RATIOS[-1]:g} of train, added in proportion to a user's "
-        f"activity or the same for all; fixed temperatures from {', '.join(f'{tau:g}' for tau in NOISE_TAUS)}. "
-        f"{_ON_TEST} and the fixed temperature. Published is one of the two, unnamed, and trained for longer. "
-        f"adap_tau_early: with a warm-up of {SHORT_WARMUP} epochs. After it mu+ - mu is measured, which noise makes "
-        "smaller, and with it the temperature.",
+        f"activity or the same for all. {_DENOMINATOR}, under noise from {_taus('all')} with it and {_taus('negatives')} "
+        f"without. {_ON_TEST}, and the fixed temperature with its denominator. Published is one of the two ways, "
+        f"unnamed, and trained for longer. adap_tau_early: with a warm-up of {SHORT_WARMUP} epochs, after which "
+        "mu+ - mu is measured: noise makes it smaller, and with it the temperature, which is not for the better here.",
     ),
-    "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}. {_ON_TEST}."),
+    "curve": ("Recall over fixed temperatures", f"Yelp2018, MF, {_SHORT}. {_ON_TEST}. {_DENOMINATOR}."),
     "trajectories": (
         "500 epochs with and without normalisation",
         "Last.fm, MF, lr 0.001, users' and items' embeddings normalised (Y-Y) or not (N-N). Chosen on test: the epoch, "
@@ -183,11 +194,17 @@ def _noise(lines: Sequence[Line], output: Path) -> dict[Path, str]:
 
 
 def _curve(lines: Sequence[Line], output: Path) -> dict[Path, str]:
-    found = _by_label(lines)
-    adaptive = {name: line.best for name, line in found.items() if name in ADAPTIVE}
-    fixed = {float(name): line.best for name, line in found.items() if name not in ADAPTIVE}
+    adaptive: dict[str, Done] = {}
+    kinds: dict[str, dict[float, Done]] = {}
+    for line in lines:
+        tau, denominator = line.row.labels["tau"], line.row.labels["denominator"]
+        if tau in ADAPTIVE:
+            adaptive[tau] = line.best
+        else:
+            kinds.setdefault(f"fixed, denominator {denominator}", {})[float(tau)] = line.best
     path = output / "curve.png"
-    figures.curve(fixed, adaptive, path)
+    figures.curve(kinds, adaptive, path)
+    fixed = next(iter(kinds.values()), {})
     scores = output / "positive-scores.png"
     figures.trajectories(
         {f"tau {tau:g}": done for tau, done in list(fixed.items())[::2]},
@@ -200,7 +217,8 @@ def _curve(lines: Sequence[Line], output: Path) -> dict[Path, str]:
     )
     return {
         path: "Recall@20 over fixed temperatures, and of adaptive ones, which have none to choose.",
-        scores: "Every other fixed temperature, and adaptive ones: how far positives are pulled up.",
+        scores: "Every other fixed temperature, with the positive in the denominator, and adaptive ones: how far "
+        "positives are pulled up.",
     }
 
 

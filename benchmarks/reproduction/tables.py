@@ -62,13 +62,17 @@ def _chosen(line: Line) -> Cells:
     """What the best of several arms has that others of them have not."""
     if len(line.row.arms) == 1:
         return {}
-    tried = [arm.settings for arm in line.row.arms]
-    differs = [name for name in tried[0] if any(one[name] != tried[0][name] for one in tried)]
-    values = ", ".join(f"{name} {line.best.arm.settings[name]:g}" for name in differs)
+    tried, best = [arm.settings for arm in line.row.arms], line.best.arm.settings
+    differs = [name for name in best if any(one.get(name) != tried[0].get(name) for one in tried)]
+    values = ", ".join(f"{name} {_short(best[name])}" for name in differs)
     missing = len(tried) - len(line.runs)
     return {
         "chosen": f"{values}, best of {len(line.runs)}" + (f", {missing} to come" if missing else "")
     }
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _seconds(done: Done) -> str:
