@@ -171,7 +171,7 @@ def test_paired_tests() -> None:
     (better,) = compare(result(a), result(worse))
     assert better.metric == "recall@20" and better.first > better.second
     assert better.t_p < 1e-10 and better.wilcoxon_p < 1e-10
-    difference = a - worse  # by hand
+    difference = (a - worse).round(6)  # by hand
     t = difference.mean() / (difference.std(ddof=1) / 20)
     assert better.t_p == pytest.approx(2 * scipy.stats.t.sf(t, 399), rel=1e-9)
     assert better.wilcoxon_p == pytest.approx(wilcoxon_p(difference), rel=1e-9)
@@ -197,6 +197,12 @@ def test_users_metrics_are_kept_in_a_file(tmp_path: Path) -> None:
     for name, value in values.items():
         assert np.array_equal(loaded.values[name], value.astype(np.float32))
     assert [c.metric for c in compare(loaded, loaded)] == list(values)
+    for same in compare(first, loaded):  # of which a float is not what the other one is
+        assert same.t_p == same.wilcoxon_p == 1
+    changed = {name: np.where(np.arange(50) < 9, 0.5 * v, v) for name, v in values.items()}
+    other = UserMetrics(first.users, changed, first.held_out)
+    for a, b in zip(compare(first, other), compare(loaded, other), strict=True):
+        assert 1e-9 < a.wilcoxon_p < 1 and b[1:] == pytest.approx(a[1:], rel=1e-3)
 
 
 def test_matrices_of_any_form_are_the_same() -> None:

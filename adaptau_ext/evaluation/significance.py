@@ -23,7 +23,8 @@ def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
     """Paired t test and Wilcoxon's signed-rank test of every metric that both have.
 
     Ties count half to each side in Wilcoxon's test (zero_method="zsplit"), because most users have the
-    same hits under both. Equal values of all users give p = 1.
+    same hits under both. Equal values of all users give p = 1. Values are in [0, 1], and a user's two are
+    the same if they are less than half of 1e-6 apart: files keep them as float32.
 
     Raises:
         ValueError: if the users or their held-out items are not the same, or there are fewer than two
@@ -40,10 +41,10 @@ def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
         if name not in second.values:
             continue
         a, b = first.values[name], second.values[name]
-        if np.array_equal(a, b):
-            t_p = wilcoxon_p = 1.0
-        else:
-            t_p = float(scipy.stats.ttest_rel(a, b).pvalue)
-            wilcoxon_p = float(scipy.stats.wilcoxon(a, b, zero_method="zsplit").pvalue)
+        difference = np.round(a - b, 6)
+        t_p = wilcoxon_p = 1.0
+        if difference.any():
+            t_p = float(scipy.stats.ttest_1samp(difference, 0).pvalue)
+            wilcoxon_p = float(scipy.stats.wilcoxon(difference, zero_method="zsplit").pvalue)
         rows.append(Comparison(name, float(a.mean()), float(b.mean()), t_p, wilcoxon_p))
     return rows
