@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,8 @@ from reproduction.tables import Line
 
 from adaptau_ext.data import synthetic
 from adaptau_ext.recipes import RECIPES
-from adaptau_ext.training import TrainConfig
+from adaptau_ext.temperature import AdaptiveTemperature
+from adaptau_ext.training import TrainConfig, Trainer
 from tests.conftest import PUBLISHED
 
 
@@ -353,6 +355,65 @@ def test_a_run_that_diverges_does_not_hold_up_the_others(
     out, err = capsys.readouterr()
     assert out == 2 * "the page\n" and "of-bad: epoch 1 diverged" in err
     assert [path.name for path in (root / "output" / "records").iterdir()] == ["of-good.json"]
+    assert reproduce.main([*words[:-1], "*", "--list"]) == 0
+    assert capsys.readouterr().out == "of-bad\tto come\nof-good\tdone\nof-other\tto come\n"
+    with pytest.raises(SystemExit):
+        reproduce.main([*words[:-1], "of-goood"])
+    assert "--only of-goood: no run of curve has such a name; see --list" in capsys.readouterr().err
+    elsewhere = [f"--data={root / 'nowhere'}", *words[1:-1], "of-other"]
+    assert reproduce.main(elsewhere) == 1
+    assert "of-other: " in (told := capsys.readouterr().err) and "nowhere" in told
+
+
+def test_a_run_that_was_killed_goes_on(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = places
+    one, whole = (arm(name, tau="weight_mean", epochs=4) for name in ("killed", "not-killed"))
+
+    def kept(after: int) -> Callable[[Trainer, Path], None]:
+        def keep(trainer: Trainer, folder: Path) -> None:
+            written(trainer, folder)
+            if len(trainer.results) == after:
+                raise KeyboardInterrupt
+
+        return keep
+
+    written = Trainer.keep
+    monkeypatch.setattr(Trainer, "keep", kept(2))
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(one, folders(root), 1)
+    assert runs.load(one, root / "records") is None
+    trained: list[int] = []
+    start = AdaptiveTemperature.start_epoch
+
+    def counted(self: AdaptiveTemperature, epoch: int, *embeddings: torch.Tensor) -> None:
+        trained.append(epoch)
+        start(self, epoch, *embeddings)
+
+    monkeypatch.setattr(AdaptiveTemperature, "start_epoch", counted)
+    monkeypatch.setattr(Trainer, "keep", written)
+    done, expected = (runs.run(a, folders(root), 1) for a in (one, whole))
+    assert trained == [2, 3, 0, 1, 2, 3] and done.test == expected.test
+
+    def without_seconds(epochs: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [{k: v for k, v in e.items() if not k.endswith("seconds")} for e in epochs]
+
+    assert without_seconds(done.epochs) == without_seconds(expected.epochs)
+
+
+def test_without_published_numbers_their_columns_are_left_out(
+    places: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, _ = places
+    labels = {"dataset": "tiny", "backbone": "mf", "strategy": "adap_tau0"}
+    one = arm("seconds-alone", tau="weight_v0", epochs=3)
+    runs.run(one, folders(root), 1)
+    wanted = {name: [Row(name, labels, (one,))] for name in ("main", "seconds", "seeds")}
+    text = write_page(wanted, root / "records", Published(root / "nowhere"), root / "alone")
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    tabled = [line for line in text.splitlines() if line.startswith("| dataset")]
+    assert len(tabled) == 3 and "published" not in "".join(tabled) and "epoch, s" in tabled[1]
 
 
 def test_figures(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ def compare(first: UserMetrics, second: UserMetrics) -> list[Comparison]:
     """Paired t test and Wilcoxon's signed-rank test of every metric that both have.
 
     Ties count half to each side in Wilcoxon's test (zero_method="zsplit"), because most users have the
-    same hits under both. Equal values of all users give p = 1. Values are in [0, 1], and a user's two are
-    the same if they are less than half of 1e-6 apart: files keep them as float32.
+    same hits under both. Equal values of all users give p = 1. Two values are equal if they are less
+    than half of 1e-6 apart: files keep them as float32.
 
     Raises:
         ValueError: if the users or their held-out items are not the same, or there are fewer than two

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,16 @@ class Result:
 
 
 class Published:
-    """Reads official_results.csv, official_epochs.csv and paper_results.csv of a folder."""
+    """Reads official_results.csv, official_epochs.csv and paper_results.csv of a folder; of one that is not
+    there, nothing, and says so."""
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            print(f"{folder}: no such folder, so no published numbers beside ours", file=sys.stderr)
+
         def read(name: str) -> list[dict[str, str]]:
+            if not folder.is_dir():
+                return []
             with (folder / name).open() as lines:
                 return list(csv.DictReader(lines))
 

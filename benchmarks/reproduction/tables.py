@@ -153,11 +153,12 @@ def seconds(lines: Sequence[Line], published: Published) -> list[Cells]:
         for name, key, count in (("epoch", "train_seconds", 1), ("evaluation", "eval_seconds", 2)):
             taken = sorted(e[key] for e in done.epochs)
             ours = median(taken)
-            theirs = median(float(e[key]) for e in log) / count
             cells[f"{name}, s"] = f"{ours:.2f}"
             cells[f"{name}, range"] = f"{taken[0]:.2f} to {taken[-1]:.2f}"
-            cells[f"{name}, published"] = f"{theirs:.2f}"
-            cells[f"{name}, times"] = f"{ours / theirs:.2f}"
+            if log:
+                theirs = median(float(e[key]) for e in log) / count
+                cells[f"{name}, published"] = f"{theirs:.2f}"
+                cells[f"{name}, times"] = f"{ours / theirs:.2f}"
         rows.append({**cells, "commit": done.provenance["commit"]})
     return rows
 
