@@ -8,10 +8,11 @@
     loss = ax.fused_adaptive_softmax(u, i, tau=0.1, target=target)
     loss.backward()                                           # no 2048 x 40,000 matrix anywhere
 
-Five operators carry the package, each with a plain-PyTorch twin in `adaptau_ext.reference`:
+Six operators carry the package, each with a plain-PyTorch twin in `adaptau_ext.reference`:
 
     fused_adaptive_softmax     loss over all candidates, a temperature per user
     sampled_adaptive_softmax   loss over negatives drawn inside the kernel
+    sampled_scores             scores of listed items, for any other loss of sampled negatives
     topk, ItemIndex, ranks     exact retrieval and exact ranks of held-out items
     BipartiteGraph.propagate   LightGCN's propagation, for the rows of a batch or for all
 
@@ -38,6 +39,7 @@ from adaptau_ext.ops import (
     fused_adaptive_softmax,
     ranks,
     sampled_adaptive_softmax,
+    sampled_scores,
     topk,
 )
 
@@ -56,6 +58,7 @@ __all__ = [
     "ranks",
     "reference",
     "sampled_adaptive_softmax",
+    "sampled_scores",
     "topk",
 ]
 

@@ -41,6 +41,12 @@ def _is_plain_one(scale: Tensor) -> bool:
     )
 
 
+def _first_derivatives_only(name: str, ctx: Any, *grads: Any) -> None:
+    raise NotImplementedError(
+        f"{name} has first derivatives only; for higher ones use adaptau_ext.reference.{name}"
+    )
+
+
 class _Loss:
     """What the two losses share: names are those of the operators' arguments."""
 
@@ -49,7 +55,9 @@ class _Loss:
         torch.library.register_autograd(
             f"adaptau::{name}", self.backward, setup_context=self.setup_context
         )
-        torch.library.register_autograd(f"adaptau::{name}_backward", self.second_order)
+        torch.library.register_autograd(
+            f"adaptau::{name}_backward", partial(_first_derivatives_only, name)
+        )
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         given = dict(zip(self.arguments, inputs, strict=True))
@@ -95,12 +103,6 @@ class _Loss:
         skipped = ("reduction", "unit_loss", "gradients")
         arguments = [given[a] for a in self.arguments if a not in skipped]
         return list(getattr(ops, f"{self.name}_backward")(weight, *arguments, bits))
-
-    def second_order(self, ctx: Any, *grads: Any) -> None:
-        raise NotImplementedError(
-            f"{self.name} has first derivatives only; "
-            f"for higher ones use adaptau_ext.reference.{self.name}"
-        )
 
 
 _FUSED = _Loss(
@@ -176,6 +178,40 @@ def _sampled_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     n_rows = positives.shape[0]
     return _gradients(rest[-1], user_table, item_table, n_rows, tuple(user_table.shape))
+
+
+@torch.library.register_fake("adaptau::sampled_scores")
+def _sampled_scores(u: Tensor, i: Tensor, items: Tensor, normalize: str = "none") -> Tensor:
+    return u.new_empty(items.shape, dtype=compute_dtype(u))
+
+
+@torch.library.register_fake("adaptau::sampled_scores_backward")
+def _sampled_scores_gradients(
+    grad: Tensor, u: Tensor, i: Tensor, items: Tensor, normalize: str, gradients: int
+) -> tuple[Tensor, ...]:
+    return _gradients(gradients, u, i, u.shape[0], tuple(u.shape))[:2]
+
+
+def _scores_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    u, i, items, ctx.normalize = inputs
+    ctx.dtypes = u.dtype, i.dtype
+    ctx.save_for_backward(u, i, items)
+
+
+def _scores_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    wanted = ctx.needs_input_grad[:2]
+    bits = sum(bit for bit, want in zip(GRADIENT_BITS, wanted, strict=False) if want)
+    grads = ops.sampled_scores_backward(grad.contiguous(), *ctx.saved_tensors, ctx.normalize, bits)
+    made = zip(wanted, grads, ctx.dtypes, strict=True)
+    return *(g.to(dtype) if want else None for want, g, dtype in made), None, None
+
+
+torch.library.register_autograd(
+    "adaptau::sampled_scores", _scores_backward, setup_context=_scores_setup
+)
+torch.library.register_autograd(
+    "adaptau::sampled_scores_backward", partial(_first_derivatives_only, "sampled_scores")
+)
 
 
 @torch.library.register_fake("adaptau::topk")

@@ -3,13 +3,12 @@
     bpr, bce, mse, cosine_contrastive    of a positive's score and its negatives' scores
     direct_au, bilateral_softmax         of a batch's embeddings, on fused_adaptive_softmax's kernels
 
-`negative_scores` makes the scores of sampled negatives without the `[B, N, d]` rows.
+`adaptau_ext.sampled_scores` makes the scores of positives and sampled negatives, without their rows.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,52 +16,6 @@ from torch.nn.functional import normalize, relu, softplus
 
 from adaptau_ext.arguments import compute_dtype
 from adaptau_ext.ops import fused_adaptive_softmax
-
-_CHUNK = 1 << 21  # elements of gathered rows at a time
-
-
-class _NegativeScores(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
-        ctx.save_for_backward(u, table, negatives)
-        scores = [
-            torch.bmm(table[chosen], rows[:, :, None])[..., 0] for rows, chosen in _chunks(u, negatives)
-        ]
-        return torch.cat(scores)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        u, table, negatives = ctx.saved_tensors
-        grad_u, grad_table = torch.empty_like(u), torch.zeros_like(table)
-        start = 0
-        for rows, chosen in _chunks(u, negatives):
-            g = grad[start : start + len(rows)]
-            grad_u[start : start + len(rows)] = torch.bmm(g[:, None], table[chosen])[:, 0]
-            grad_table.index_add_(0, chosen.flatten(), (g[:, :, None] * rows[:, None]).flatten(0, 1))
-            start += len(rows)
-        return grad_u, grad_table, None
-
-
-def _chunks(u: Tensor, negatives: Tensor) -> list[tuple[Tensor, Tensor]]:
-    rows = max(1, _CHUNK // max(1, negatives.shape[1] * u.shape[1]))
-    return list(zip(u.split(rows), negatives.split(rows), strict=True))
-
-
-def negative_scores(u: Tensor, table: Tensor, negatives: Tensor) -> Tensor:
-    r"""Scores of sampled negatives, a few rows at a time.
-
-    ::
-
-        (u[:, None] * table[negatives]).sum(-1)
-
-    Args:
-        u: `[B, d]`; table: `[n_items, d]`; negatives: `[B, N]` int64 rows of the table.
-
-    Returns:
-        `[B, N]`, differentiable in u and table.
-    """
-    result: Tensor = _NegativeScores.apply(u, table, negatives)  # type: ignore[no-untyped-call]
-    return result
 
 
 def bpr(positive: Tensor, negatives: Tensor) -> Tensor:

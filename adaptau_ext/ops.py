@@ -231,6 +231,32 @@ def sampled_adaptive_softmax(
     return (loss, unit_loss) if return_unit_loss else loss
 
 
+def sampled_scores(u: Tensor, i: Tensor, items: Tensor, *, normalize: Normalize = "none") -> Tensor:
+    r"""Scores of some items for every user, like sampled negatives; no `[B, N, d]` tensor is stored.
+
+    ::
+
+        u, i = unit_rows(u), unit_rows(i)                     # as `normalize` says
+        s[b, n] = <u[b], i[items[b, n]]>
+
+    What losses of a positive and sampled negatives are made of, see `adaptau_ext.losses`.
+
+    Args:
+        u: `[B, d]`; i: `[M, d]`, same dtype.
+        items: `[B, N]` int64 rows of `i`, in any order, repeated or not.
+        normalize: which side is divided by its norm first.
+
+    Returns:
+        `[B, N]` float32, float64 for float64. Differentiable once, in u and i (dense gradients).
+
+    Raises:
+        RuntimeError: also when B x N reaches 2^32.
+    """
+    check_devices(u.device, i=i, items=items)
+    scores: Tensor = _ops.sampled_scores(u, i, items, normalize)
+    return scores
+
+
 def draw_negatives(
     n_rows: int, n_negatives: int, n_items: int, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:

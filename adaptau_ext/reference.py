@@ -234,6 +234,12 @@ def sampled_adaptive_softmax(
     return (loss, unit_loss) if return_unit_loss else loss
 
 
+def sampled_scores(u: Tensor, i: Tensor, items: Tensor, *, normalize: str = "none") -> Tensor:
+    """Twin of `adaptau_ext.sampled_scores`."""
+    u_hat, i_hat = normalized_pair(u, i, normalize)
+    return torch.bmm(i_hat[items], u_hat[:, :, None])[..., 0]
+
+
 def _order(scores: Tensor, excluded: Tensor) -> Tensor:
     """Columns of each row, best first: score descending, NaN after every number, id ascending."""
     ids = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)

@@ -26,17 +26,6 @@ def check(got: Callable[[Tensor, Tensor], Tensor], exact: Callable[[Tensor, Tens
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
 
 
-def test_negative_scores_are_gathered_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    negatives = torch.randint(30, (30, 7))
-    weights = torch.randn(30, 7)
-    for chunk in (1, 1000, 1 << 21):  # a row, some rows, all rows at a time
-        monkeypatch.setattr(losses, "_CHUNK", chunk)
-        check(
-            lambda u, i: (losses.negative_scores(u, i, negatives) * weights).sum(),
-            lambda u, i: ((u[:, None] * i[negatives]).sum(-1) * weights).sum(),
-        )
-
-
 def scores(u: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
     return (u * i).sum(1), u @ i[:9].T
 

@@ -13,7 +13,13 @@ from torch.nn.functional import normalize
 from adaptau_ext import losses
 from adaptau_ext.distributed import World, in_batch_softmax
 from adaptau_ext.models import Rows
-from adaptau_ext.ops import as_pair, draw_negatives, fused_adaptive_softmax, sampled_adaptive_softmax
+from adaptau_ext.ops import (
+    as_pair,
+    draw_negatives,
+    fused_adaptive_softmax,
+    sampled_adaptive_softmax,
+    sampled_scores,
+)
 from adaptau_ext.temperature import Temperature
 from adaptau_ext.training.config import POINTWISE, TrainConfig
 
@@ -102,23 +108,25 @@ def _with_item_squares(rows: Rows, positives: Tensor, drawn: Tensor | None = Non
         return rows
     squares = rows.i[positives].square().sum()
     if drawn is not None:  # not row by row: [B, N, d] would be large
-        squares = squares + rows.i.square().sum(1)[drawn].sum()
+        uses = drawn.flatten().bincount(minlength=len(rows.i))
+        squares = squares + (uses * rows.i.square().sum(1)).sum()
     return rows._replace(item_squares=squares / 2)
 
 
 def _pointwise(
     config: TrainConfig, rows: Rows, users: Tensor, items: Tensor, temperature: Temperature, seed: int
 ) -> tuple[Tensor, None]:
-    u = normalize(rows.u, dim=1) if config.normalize in ("both", "user") else rows.u
-    i = normalize(rows.i, dim=1) if config.normalize in ("both", "item") else rows.i
-    drawn = None
+    n, drawn = len(rows.u), None
     if config.negatives == "in_batch":
-        positive, own = (u * i).sum(1), torch.eye(len(u), dtype=torch.bool, device=u.device)
-        negatives = (u @ i.T)[~own].view(len(u), -1)
+        u = normalize(rows.u, dim=1) if config.normalize in ("both", "user") else rows.u
+        i = normalize(rows.i, dim=1) if config.normalize in ("both", "item") else rows.i
+        positive, own = (u * i).sum(1), torch.eye(n, dtype=torch.bool, device=u.device)
+        negatives = (u @ i.T)[~own].view(n, -1)
     else:
-        positive = (u * i[items]).sum(1)
-        drawn = draw_negatives(len(u), config.n_negatives, len(i), seed, device=u.device)
-        negatives = losses.negative_scores(u, i, drawn)
+        drawn = draw_negatives(n, config.n_negatives, len(rows.i), seed, device=rows.u.device)
+        both = torch.cat([items[:, None], drawn], 1)
+        scores = sampled_scores(rows.u, rows.i, both, normalize=config.normalize)
+        positive, negatives = scores[:, 0], scores[:, 1:]
     if config.loss == "ccl":
         loss = losses.cosine_contrastive(
             positive, negatives, margin=config.margin, negative_weight=config.negative_weight

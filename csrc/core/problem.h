@@ -75,6 +75,15 @@ struct SampledProblem {
   SoftmaxTerms<T> terms;
 };
 
+// Scores of some items for each user: s_bn = <u_b, i_listed[b, n]>.
+struct ScoresProblem {
+  Matrix users;           // [B, d]
+  Matrix items;           // [M, d]
+  const int64_t* listed;  // [B, N] rows of items
+  int64_t n_listed;       // N
+  Normalize normalize;
+};
+
 // Where results go; a null pointer means "not wanted". Gradients are of sum_b weight_b * L_b.
 template <class T>
 struct SoftmaxOutput {

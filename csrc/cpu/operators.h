@@ -19,6 +19,14 @@ template <class T>
 void sampled_softmax(const SampledProblem<T>& problem, const SoftmaxOutput<T>& out,
                      const Parallel& parallel);
 
+// sampled_scores.cpp: scores [B, N] of listed items, and from dL/dscores [B, N] the gradients [B, d]
+// and [M, d]; nullptr: not wanted.
+template <class T>
+void sampled_scores(const ScoresProblem& problem, T* scores, const Parallel& parallel);
+template <class T>
+void sampled_scores_backward(const ScoresProblem& problem, const T* grad, T* grad_users,
+                             T* grad_items, const Parallel& parallel);
+
 // topk.cpp: scores [B, k], ids [B, k]. Every user must have at least k candidates left. packed: the
 // items' bytes of pack_items (quantized.h), or nullptr.
 struct PackedItems;

@@ -40,6 +40,15 @@ class SortedSamples {
   }
   const uint16_t* local() const { return local_.get(); }  // item within its bucket
 
+  // f(n, place) for every sample of row b in the order of its ids, which are walked as they were
+  // when they were placed; next[n_buckets]: scratch.
+  template <class F>
+  void for_each_listed(int64_t b, const int64_t* ids, uint32_t* next, F&& f) const {
+    const int64_t block = b / block_rows_, r = b - first_row(block);
+    for (int64_t bucket = 0; bucket < n_buckets_; ++bucket) next[bucket] = starts(block, bucket)[r];
+    for (int64_t n = 0; n < n_negatives_; ++n) f(n, next[ids[n] >> shift_]++);
+  }
+
   // f(place, item) for every sample of row b, bucket after bucket.
   template <class F>
   void for_each_of_row(int64_t b, F&& f) const {

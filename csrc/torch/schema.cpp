@@ -33,6 +33,10 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "int gradients) -> "
       "(Tensor grad_user_table, Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, "
       "Tensor grad_log_q)");
+  m.def("sampled_scores(Tensor u, Tensor i, Tensor items, str normalize=\"none\") -> Tensor");
+  m.def(
+      "sampled_scores_backward(Tensor grad, Tensor u, Tensor i, Tensor items, str normalize, "
+      "int gradients) -> (Tensor grad_u, Tensor grad_i)");
   m.def(
       "topk(Tensor u, Tensor i, int k, Tensor? exclude_indptr=None, Tensor? exclude_indices=None, "
       "str normalize=\"none\", Tensor? item_bytes=None, Tensor? item_meta=None, "

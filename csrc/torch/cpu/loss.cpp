@@ -1,7 +1,8 @@
-// The two losses on the CPU.
+// The two losses on the CPU, and the scores that others are made of.
 #include "../../cpu/operators.h"
 #include "../fused.h"
 #include "../sampled.h"
+#include "../scores.h"
 
 namespace adaptau {
 namespace {
@@ -41,6 +42,16 @@ struct Cpu : Float32AndFloat64 {
     adaptau::sampled_softmax<T>(problem, out, torch_threads());
   }
 
+  template <class T>
+  static void sampled_scores(const ScoresProblem& problem, T* scores) {
+    adaptau::sampled_scores<T>(problem, scores, torch_threads());
+  }
+  template <class T>
+  static void sampled_scores_backward(const ScoresProblem& problem, const T* grad, T* grad_users,
+                                      T* grad_items) {
+    adaptau::sampled_scores_backward<T>(problem, grad, grad_users, grad_items, torch_threads());
+  }
+
   // In the order of the batch.
   template <class T>
   static void scatter_users(const SampledArguments& a, const Tensor& rows, const Tensor& table) {
@@ -63,4 +74,6 @@ STABLE_TORCH_LIBRARY_IMPL(adaptau, CPU, m) {
   m.impl("fused_adaptive_softmax_backward", TORCH_BOX(&fused_adaptive_softmax_backward<Cpu>));
   m.impl("sampled_adaptive_softmax", TORCH_BOX(&sampled_adaptive_softmax<Cpu>));
   m.impl("sampled_adaptive_softmax_backward", TORCH_BOX(&sampled_adaptive_softmax_backward<Cpu>));
+  m.impl("sampled_scores", TORCH_BOX(&scores_of_listed<Cpu>));
+  m.impl("sampled_scores_backward", TORCH_BOX(&scores_of_listed_backward<Cpu>));
 }
