@@ -189,16 +189,13 @@ def seconds() -> list[Row]:
 
 
 def seeds() -> list[Row]:
-    """The published run whose temperatures move most, by other seeds, beside the first."""
+    """The published run whose temperatures move most, by another seed, beside the first."""
     where = {"dataset": "gowalla", "backbone": "mf", "strategy": "adap_tau"}
     first = full(*where.values())
-    others = [
-        Arm(f"seeds-gowalla-mf-{seed}", {**first.settings, "epochs": 112, "seed": seed})
-        for seed in (1, 2)
-    ]
+    other = Arm("seeds-gowalla-mf-1", {**first.settings, "epochs": 112, "seed": 1})
     return [
         Row("seeds", {**where, "seed": str(one.settings.get("seed", 0))}, (one,), beside=first)
-        for one in (first, *others)
+        for one in (first, other)
     ]
 
 
