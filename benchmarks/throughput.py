@@ -58,7 +58,8 @@ def cases_of(
             yield loss_case(*shape, device, dtype, check)
     elif operation == "sampled":
         n_rows, n_negatives = (256, 256) if quick else (2048, 1024)
-        yield sampled_case(n_rows, n_negatives, 29_858, 40_981, 64, device, dtype)
+        for softmax in (True, False):
+            yield sampled_case(n_rows, n_negatives, 29_858, 40_981, 64, device, dtype, softmax=softmax)
     elif operation == "topk":
         ks = (20,) if quick else (20, 100)
         for shape in [(2048, 38_048, 64)] + (

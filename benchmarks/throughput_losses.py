@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, embedding, normalize
 from torch.utils.checkpoint import checkpoint
 
 import adaptau_ext as ax
+from adaptau_ext.losses import cosine_contrastive
 from adaptau_ext.ops import Precision
 
 CHECKED_UP_TO = 1e13  # operations of a case whose exact gradients are worth the time
@@ -159,27 +160,39 @@ def sampled_case(
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
     tau: float = 0.1,
+    softmax: bool = True,
 ) -> Case:
+    """The softmax in one operator, or SimpleX's loss of the scores, as any other would be."""
     users = embeddings(n_users, d, "random", 0, device, dtype).requires_grad_()
     items = embeddings(n_items, d, "random", 1, device, dtype).requires_grad_()
     batch, positives = integers(n_users, (n_rows,), 2, device), integers(n_items, (n_rows,), 3, device)
 
-    def gather(n: Tensor) -> Tensor:
+    def gather(n: Tensor) -> tuple[Tensor, Tensor]:
         u = normalize(users[batch], dim=1)
-        scores = torch.bmm(normalize(items[n], dim=2), u[:, :, None])[..., 0] / tau
-        positive = (u * normalize(items[positives], dim=1)).sum(1) / tau
-        return (scores.logsumexp(1) - positive).mean()
+        scores = torch.bmm(normalize(items[n], dim=2), u[:, :, None])[..., 0]
+        return (u * normalize(items[positives], dim=1)).sum(1), scores
 
-    def normalise_first(n: Tensor) -> Tensor:
+    def normalise_first(n: Tensor) -> tuple[Tensor, Tensor]:
         """The strongest PyTorch form we know: the table once, embedding's own backward."""
         u, i = normalize(users[batch], dim=1), normalize(items, dim=1)
-        scores = torch.bmm(embedding(n, i), u[:, :, None])[..., 0] / tau
-        positive = (u * embedding(positives, i)).sum(1) / tau
-        return (scores.logsumexp(1) - positive).mean()
+        scores = torch.bmm(embedding(n, i), u[:, :, None])[..., 0]
+        return (u * embedding(positives, i)).sum(1), scores
 
-    def ours() -> Tensor:
+    def our_scores(n: Tensor) -> tuple[Tensor, Tensor]:
+        listed = torch.cat([positives[:, None], n], 1)
+        scores = ax.sampled_scores(users[batch], items, listed, normalize="both")
+        return scores[:, 0], scores[:, 1:]
+
+    def our_softmax() -> Tensor:
         given = (users, items, batch, positives)
-        return ax.sampled_adaptive_softmax(*given, tau, n_negatives=n_negatives)
+        loss = ax.sampled_adaptive_softmax(*given, tau, n_negatives=n_negatives)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def loss(positive: Tensor, negatives: Tensor) -> Tensor:
+        if softmax:
+            return ((negatives / tau).logsumexp(1) - positive / tau).mean()
+        return cosine_contrastive(positive, negatives)
 
     def step(loss: Callable[[], Tensor]) -> None:
         users.grad = items.grad = None
@@ -189,12 +202,14 @@ def sampled_case(
         return torch.randint(n_items, (n_rows, n_negatives), device=device)
 
     def contenders(threads: int) -> Contenders:
+        ours = our_softmax if softmax else lambda: loss(*our_scores(draw()))
         return {
             OURS: lambda: step(ours),
-            "torch gather": lambda: step(lambda: gather(draw())),
-            "torch, table normalised first": lambda: step(lambda: normalise_first(draw())),
+            "torch gather": lambda: step(lambda: loss(*gather(draw()))),
+            "torch, table normalised first": lambda: step(lambda: loss(*normalise_first(draw()))),
         }
 
     shape = f"B {n_rows}, N {n_negatives}, {n_users} + {n_items} rows, d {d}"
     flops = 6.0 * n_rows * n_negatives * d
-    return Case("sampled step", shape, "random", flops, contenders, dtype)
+    name = "sampled step" if softmax else "sampled scores step"
+    return Case(name, shape, "random", flops, contenders, dtype)
