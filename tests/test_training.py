@@ -198,6 +198,10 @@ def test_settings_reach_the_temperature_and_the_data(small: Interactions) -> Non
     temperature = Trainer(config(tau="weight_ratio", **form), small).temperature
     assert {name: getattr(temperature, name) for name in form} == form
     assert temperature.strategy == "weight_ratio"
+    for tau, n in (("learned", 1), ("learned_per_user", small.n_users)):
+        learned = Trainer(config(tau=tau, initial_tau=0.3, denominator="negatives"), small).temperature
+        assert torch.allclose(learned.of(torch.arange(n)), torch.full((n,), 0.3))
+        assert learned.denominator == "negatives"
     trainers = {
         name: Trainer(config(**changes), small)
         for name, changes in {

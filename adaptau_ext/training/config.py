@@ -113,6 +113,7 @@ class TrainConfig(BaseModel):
         description="weight_v0 (Adap-tau0), weight_mean or weight_ratio (Adap-tau), learned (C-tau), "
         "learned_per_user (Cu-tau), or a fixed number; mse, ccl and direct_au have none",
     )
+    initial_tau: Positive = Field(default=0.1, description="of learned temperatures, before training")
     denominator: Denominator | None = Field(
         default=None,
         description="of the softmax with a fixed or learned tau: with the positive (all) or without it "

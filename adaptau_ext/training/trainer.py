@@ -415,9 +415,9 @@ def make_temperature(
     if isinstance(config.tau, float):
         return FixedTemperature(config.tau, denominator=denominator)
     if config.tau == "learned":
-        return LearnedTemperature(denominator=denominator)
+        return LearnedTemperature(initial=config.initial_tau, denominator=denominator)
     if config.tau == "learned_per_user":
-        return LearnedTemperature(data.n_users, denominator=denominator)
+        return LearnedTemperature(data.n_users, initial=config.initial_tau, denominator=denominator)
     return adaptive(
         *data.pairs(),
         data.n_users,
