@@ -32,7 +32,7 @@ from typer.testing import CliRunner
 import adaptau_ext as ax
 from adaptau_ext import FittedModel, cli, durable
 from adaptau_ext.data import DataError, load, room
-from adaptau_ext.errors import ModelError, TrainingError
+from adaptau_ext.errors import ConfigError, ModelError, TrainingError
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.training import TrainConfig, Trainer, checkpoint
 from adaptau_ext.training.finished import FinishedRun, fitted_model
@@ -411,7 +411,11 @@ def test_two_trainings_in_one_folder(data: Path, tmp_path: Path) -> None:
     )
     assert code == 2 and text.startswith(f"error: {tmp_path}: another training is going on there")
     list(events)  # the first one did not notice
-    list(Run(Trainer(config, load(data)), tmp_path).events())
+    other = config.model_copy(update={"dim": 9})
+    with pytest.raises(ConfigError, match="of another configuration") as kept:
+        Run(Trainer(other, load(data)), tmp_path)
+    list(Run(Trainer(config, load(data)), tmp_path).events())  # a refused one holds no lock
+    assert kept.value.__traceback__ is not None  # nor does its error
 
 
 def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:

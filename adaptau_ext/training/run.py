@@ -59,6 +59,7 @@ class Run:
                 self._open()
             except (InputError, OSError) as found:
                 problem = found
+                self._release()  # the error holds this object for as long as it is looked at
         problem = trainer.world.collected(problem)[0]
         if problem is not None:
             raise problem
@@ -107,8 +108,11 @@ class Run:
                     yield from self._train(lambda result: file.write(_line(result)))
             self._finish()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _train(self, log: Callable[[EpochResult], object]) -> Iterator[EpochResult | Tensor]:
         for event in self.trainer.run():
