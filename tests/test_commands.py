@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 from adaptau_ext import AdapTau, FittedModel, cli
 from adaptau_ext.cli.signals import Terminated, interruptible
 from adaptau_ext.data import synthetic
+from adaptau_ext.training import TrainConfig
 
 KILLS = int(os.environ.get("ADAPTAU_KILLS", "3"))  # each costs a start of Python and PyTorch
 QUICK = ("dim=8", "n_negatives=16", "batch_size=256", "lr=0.02", "epochs=3", "threads=1")
@@ -116,8 +118,37 @@ def test_numbers_chosen_on_test_come_with_a_warning(log: Path, run: Path, tmp_pa
     folder = tmp_path / "paper"
     code, text = adaptau("train", f"data={log}", *QUICK, "protocol=paper", f"output={folder}")
     assert code == 0 and "the epoch is chosen on the test items" in text
+    assert "without effect" not in text
     assert "the epoch was chosen on these items" in adaptau("evaluate", folder)[1]
     assert "chosen on" not in adaptau("evaluate", run)[1]
+
+
+def test_settings_without_effect_are_named(log: Path, tmp_path: Path) -> None:
+    """As a recipe's or a file's may be, beside another temperature."""
+    words = ("recipe=gowalla-mf", "tau=0.2", "epochs=1", f"data={log}", f"output={tmp_path}")
+    code, text = adaptau("train", *words, "margin=0.3", "threads=1")
+    assert code == 0 and "without effect beside the others: t1, t2, margin" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({"n_layers": 2, "noise_by": "user", "negatives": "full", "n_negatives": 8}, "n_layers noise_by n_negatives"),
+        ({"model": "lightgcn", "n_layers": 2, "noise": 0.1, "noise_by": "user"}, ""),
+        ({"tau": 0.1, "mode": "paper", "variance": True, "warmup_epochs": 3}, "mode variance warmup_epochs"),
+        ({"tau": "weight_v0", "t1": 0.5, "t2": 2.0, "mode": "paper"}, "t1 t2"),
+        ({"tau": "weight_mean", "t1": 0.5, "t2": 2.0}, "t1"),
+        ({"tau": "weight_ratio", "t1": 0.5, "t2": 2.0, "tau_lr": 0.1}, "tau_lr"),
+        ({"tau": "learned", "initial_tau": 0.2, "tau_lr": 0.1}, ""),
+        ({"positive_tau": 0.2, "margin": 0.1, "negative_weight": 2.0, "gamma": 2.0}, "positive_tau margin negative_weight gamma"),
+        ({"loss": "bsl", "tau": 0.1, "positive_tau": 0.2}, ""),
+        ({"loss": "ccl", "margin": 0.1, "negative_weight": 2.0}, ""),
+        ({"loss": "direct_au", "gamma": 2.0}, ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_idle_settings(settings: dict[str, Any], idle: str) -> None:
+    assert TrainConfig.model_validate(settings).idle == idle.split()
 
 
 def test_changed_data_is_noticed(log: Path, tmp_path: Path) -> None:

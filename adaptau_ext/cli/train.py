@@ -177,6 +177,8 @@ def _introduce(config: TrainConfig, data: Interactions) -> None:
         highlight=False,
         markup=False,
     )
+    if config.idle:
+        console.print(f"  without effect beside the others: {', '.join(config.idle)}", highlight=False)
     if config.protocol == "paper":
         console.print(
             "[bold yellow]protocol=paper:[/] the epoch is chosen on the test items; what comes out is "

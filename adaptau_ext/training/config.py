@@ -220,6 +220,25 @@ class TrainConfig(BaseModel):
         """`select_by`, or its default."""
         return self.select_by or f"recall@{self.ks[len(self.ks) // 2]}"
 
+    @property
+    def idle(self) -> list[str]:
+        """Settings that are not the default, but count for nothing beside the others."""
+        adaptive, learned = self.tau in get_args(Strategy), str(self.tau).startswith("learned")
+        counts = {
+            "n_layers": self.model == "lightgcn",
+            "noise_by": self.noise > 0,
+            "n_negatives": self.negatives == "sampled",
+            **dict.fromkeys(("mode", "variance", "warmup_epochs"), adaptive),
+            "t1": self.tau == "weight_ratio",
+            "t2": adaptive and self.tau != "weight_v0",
+            **dict.fromkeys(("initial_tau", "tau_lr"), learned),
+            "positive_tau": self.loss == "bsl",
+            **dict.fromkeys(("margin", "negative_weight"), self.loss == "ccl"),
+            "gamma": self.loss == "direct_au",
+        }
+        fields = type(self).model_fields
+        return [n for n, count in counts.items() if not count and getattr(self, n) != fields[n].default]
+
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
         if self.loss in IN_BATCH_ONLY and self.negatives != "in_batch":
