@@ -121,7 +121,7 @@ def test_processes_share_batches(data: Path, tmp_path: Path, settings: str) -> N
 def test_tables_are_split_and_resumed_on_another_number_of_processes(
     data: Path, tmp_path: Path
 ) -> None:
-    words = (*QUICK, f"data={data}", "negatives=full", "variance=true", "warmup_epochs=1")
+    words = (*QUICK, f"data={data}", "negatives=full", "variance=true")
     alone(*words, f"output={tmp_path / 'one'}")
     shard = (*words, "shard=true", f"output={tmp_path / 'split'}")
     for world, until in ((3, "epochs=2"), (2, "epochs=4")):
