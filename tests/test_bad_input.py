@@ -140,7 +140,6 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "closed form without cosines": (log, (*TRAIN, "normalize=none"), "tau=weight_mean is of cosines: normalize=both, or give tau a number"),
     "denominator of Adap-tau": (log, (*TRAIN, "denominator=all"), "that of tau=weight_mean is its mode's"),
     "denominator of nothing": (log, (*TRAIN, "loss=bpr", "tau=1", "denominator=all"), "denominator is of loss=softmax, got loss=bpr"),
-    "variance of nothing": (log, (*TRAIN, "variance=true"), "the warm-up, which is as long as training: warmup_epochs=100, epochs="),
     "no cosines": (log, (*TRAIN, "loss=direct_au", "normalize=none"), "loss=direct_au is of cosines: normalize=both, got none"),
     "batch of one": (log, (*TRAIN, "negatives=in_batch", "batch_size=1"), "batch_size must be at least 2"),
     "valid of paper": (log, (*TRAIN, "protocol=paper", "valid_fraction=0.2"), "valid_fraction is of protocol=clean"),

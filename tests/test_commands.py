@@ -135,7 +135,9 @@ def test_settings_without_effect_are_named(log: Path, tmp_path: Path) -> None:
     [
         ({"n_layers": 2, "noise_by": "user", "negatives": "full", "n_negatives": 8}, "n_layers noise_by n_negatives"),
         ({"model": "lightgcn", "n_layers": 2, "noise": 0.1, "noise_by": "user"}, ""),
-        ({"tau": 0.1, "mode": "paper", "variance": True, "warmup_epochs": 3}, "mode variance warmup_epochs"),
+        ({"tau": 0.1, "mode": "paper", "variance": True, "warmup_epochs": 3}, "mode warmup_epochs variance"),
+        ({"variance": True}, "variance"),  # the warm-up is as long as training
+        ({"variance": True, "warmup_epochs": 10}, ""),
         ({"tau": "weight_v0", "t1": 0.5, "t2": 2.0, "mode": "paper"}, "t1 t2"),
         ({"tau": "weight_mean", "t1": 0.5, "t2": 2.0}, "t1"),
         ({"tau": "weight_ratio", "t1": 0.5, "t2": 2.0, "tau_lr": 0.1}, "tau_lr"),

@@ -194,7 +194,7 @@ def test_every_loss_trains_every_model(small: Interactions, model: str, loss: st
 
 
 def test_settings_reach_the_temperature_and_the_data(small: Interactions) -> None:
-    form = {"mode": "paper", "t1": 0.3, "t2": 0.7, "variance": True, "warmup_epochs": 4}
+    form = {"mode": "paper", "t1": 0.3, "t2": 0.7, "variance": True, "warmup_epochs": 5}
     temperature = Trainer(config(tau="weight_ratio", **form), small).temperature
     assert {name: getattr(temperature, name) for name in form} == form
     assert temperature.strategy == "weight_ratio"

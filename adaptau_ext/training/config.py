@@ -228,7 +228,8 @@ class TrainConfig(BaseModel):
             "n_layers": self.model == "lightgcn",
             "noise_by": self.noise > 0,
             "n_negatives": self.negatives == "sampled",
-            **dict.fromkeys(("mode", "variance", "warmup_epochs"), adaptive),
+            **dict.fromkeys(("mode", "warmup_epochs"), adaptive),
+            "variance": adaptive and self.warmup_epochs < self.epochs,
             "t1": self.tau == "weight_ratio",
             "t2": adaptive and self.tau != "weight_v0",
             **dict.fromkeys(("initial_tau", "tau_lr"), learned),
@@ -275,11 +276,6 @@ class TrainConfig(BaseModel):
             if self.denominator is not None:
                 raise ValueError(
                     f"denominator is of a fixed or learned tau: that of tau={self.tau} is its mode's"
-                )
-            if self.variance and self.warmup_epochs >= self.epochs:
-                raise ValueError(
-                    "variance counts after the warm-up, which is as long as training: warmup_epochs="
-                    f"{self.warmup_epochs}, epochs={self.epochs}"
                 )
         names = [f"{name}@{k}" for k in self.ks for name in METRICS]
         if self.best_metric not in names:
