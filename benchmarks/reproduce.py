@@ -64,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tables = {name: rows() for name, rows in TABLES.items()}
     records = arguments.output / "records"
     folders = runs.Folders(arguments.data, arguments.work, records)
-    every = {
-        arm.name: arm for name in names for row in tables[name] for arm in row.arms
-    }  # tables share some
+    rows = [row for name in names for row in tables[name]]
+    every = {arm.name: arm for row in rows for arm in row.arms}  # tables share some
     wanted = [arm for name, arm in every.items() if fnmatch(name, arguments.only)]
     if not wanted:
         parser.error(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import adaptau_ext as ax
 from adaptau_ext import gathered, reference
+from adaptau_ext.arguments import compute_dtype
 from tests.test_fused_softmax import float64
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -38,13 +39,14 @@ def results(
 
 
 def assert_close(ours: list[Tensor], exact: list[Tensor], d: int, n: int) -> None:
-    """Sums of d products, then of up to n rows that are twice as long as one."""
+    """Sums of d products, then of up to n rows, in the compute type; then rounded to their own."""
     assert len(ours) == len(exact) == 3
     for found, expected in zip(ours, exact, strict=True):
-        unit = torch.finfo(found.dtype).eps
+        computed = torch.finfo(compute_dtype(found)).eps
         scale = float(expected.abs().max()) if expected.numel() else 0.0
-        atol = (4 + d**0.5 + n**0.5) * max(unit, torch.finfo(torch.float64).eps) * scale
-        torch.testing.assert_close(found.double(), expected, rtol=8 * unit, atol=atol)
+        atol = (4 + d**0.5 + n**0.5) * computed * scale
+        rtol = 8 * computed + torch.finfo(found.dtype).eps
+        torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("device", DEVICES)
