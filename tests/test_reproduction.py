@@ -98,7 +98,7 @@ def test_every_run_is_a_configuration_and_has_one_name() -> None:
     configurations = [json.dumps(settings, sort_keys=True) for settings in found.values()]
     assert len(set(configurations)) == len(configurations)  # nothing is run twice
     noisy = [s for s in found.values() if s.get("noise")]
-    assert len(noisy) == 2 * 5 * (3 + 3 + 2)
+    assert len(noisy) == 2 * 5 * (3 + 5 + 2)
     for row in arms.noise():
         for one in row.arms:
             labels = (row.labels["noise_by"], row.labels["noise_ratio"])
