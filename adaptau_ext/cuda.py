@@ -7,12 +7,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from adaptau_ext import gathered
-
 OPERATORS = (
     "fused_adaptive_softmax", "fused_adaptive_softmax_backward", "sampled_adaptive_softmax",
-    "sampled_adaptive_softmax_backward", "topk", "ranks", "target_scores", "unit_rows", "pack_items",
-    "draw_negatives", "dropout", "propagate",
+    "sampled_adaptive_softmax_backward", "sampled_scores", "sampled_scores_backward", "topk", "ranks",
+    "target_scores", "unit_rows", "pack_items", "draw_negatives", "dropout", "propagate",
 )  # fmt: skip
 REBUILD = "install it again with nvcc on the PATH, or CUDA_HOME set, and ADAPTAU_CUDA=1"
 
@@ -51,5 +49,3 @@ _library = torch.library.Library("adaptau", "IMPL")
 if missing is not None:
     for _name in OPERATORS:
         _library.impl(_name, _refuse, "CUDA")
-_library.impl("sampled_scores", gathered.sampled_scores, "CUDA")
-_library.impl("sampled_scores_backward", gathered.sampled_scores_backward, "CUDA")

@@ -239,8 +239,7 @@ def sampled_scores(u: Tensor, i: Tensor, items: Tensor, *, normalize: Normalize 
         u, i = unit_rows(u), unit_rows(i)                     # as `normalize` says
         s[b, n] = <u[b], i[items[b, n]]>
 
-    What losses of a positive and sampled negatives are made of, see `adaptau_ext.losses`. CUDA tensors
-    have no kernel of this package here: PyTorch gathers their rows, some at a time.
+    What losses of a positive and sampled negatives are made of, see `adaptau_ext.losses`.
 
     Args:
         u: `[B, d]`; i: `[M, d]`, same dtype.

@@ -1,4 +1,4 @@
-"""sampled_scores against its float64 twin, where there is a kernel and where there is none."""
+"""sampled_scores against its float64 twin."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 import adaptau_ext as ax
-from adaptau_ext import gathered, reference
-from adaptau_ext.arguments import compute_dtype
+from adaptau_ext import reference
+from adaptau_ext.arguments import compute_dtype, split_normalize
+from tests.devices import DEVICES, GPUS, runs
 from tests.test_fused_softmax import float64
 
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 NORMALIZE = ("none", "user", "item", "both")
 SHAPES = (  # B, M, N, d
     (0, 5, 3, 8),
@@ -38,30 +38,82 @@ def results(
     return [found.detach(), *(x.grad for x in leaves if x.grad is not None)]
 
 
-def assert_close(ours: list[Tensor], exact: list[Tensor], d: int, n: int) -> None:
-    """Sums of d products, then of up to n rows, in the compute type; then rounded to their own."""
-    assert len(ours) == len(exact) == 3
-    for found, expected in zip(ours, exact, strict=True):
+def sizes_of(u: Tensor, i: Tensor, items: Tensor, normalize: str) -> list[Tensor]:
+    """Of what is summed up for each row of the scores and gradients, before a gradient loses what lies
+    along a unit row, which may be all of it; no gradient of a zero row."""
+    tables = u.double(), i.double()
+    norms = [x.norm(dim=1) for x in tables]
+    inverse = [torch.where(norm > 0, 1 / norm, 0) for norm in norms]
+    unit = split_normalize(normalize)
+    rows = [x * inv[:, None] if one else x for x, inv, one in zip(tables, inverse, unit, strict=True)]
+    longest = [float(x.norm(dim=1).max()) if len(x) else 0.0 for x in rows]
+    _, *along = results(reference.sampled_scores, *rows, items, "none")
+    sizes = [rows[0].norm(dim=1) * longest[1]]
+    for grad, inv, one, other in zip(along, inverse, unit, longest[::-1], strict=True):
+        size = torch.maximum(grad.norm(dim=1), torch.full_like(inv, other))
+        sizes.append(size * inv if one else size)
+    return sizes
+
+
+def assert_close(ours: list[Tensor], exact: list[Tensor], sizes: list[Tensor], n: float) -> None:
+    """Sums in the compute type, of n roundings; then rounded to their own."""
+    for found, expected, size in zip(ours, exact, sizes, strict=True):
         computed = torch.finfo(compute_dtype(found)).eps
-        scale = float(expected.abs().max()) if expected.numel() else 0.0
-        atol = (4 + d**0.5 + n**0.5) * computed * scale
-        rtol = 8 * computed + torch.finfo(found.dtype).eps
-        torch.testing.assert_close(found.double(), expected, rtol=rtol, atol=atol)
+        own = torch.finfo(found.dtype)
+        bound = n * computed * size[:, None] + (8 * computed + own.eps) * expected.abs()
+        found, expected = (x.double().clamp(-own.max, own.max) for x in (found, expected))
+        wrong = (found - expected).abs() > bound + own.smallest_normal * own.eps
+        assert found.shape == expected.shape
+        assert torch.equal(found.isnan(), expected.isnan()) and not wrong.any()
+
+
+def compare(u: Tensor, i: Tensor, items: Tensor, normalize: str, device: str) -> None:
+    exact = results(reference.sampled_scores, float64(u), float64(i), items, normalize)
+    sizes = sizes_of(u, i, items, normalize)
+    given, every = [x.to(device) for x in (u, i, items)], []
+    for _ in runs(device):
+        every.append([x.cpu() for x in results(ax.sampled_scores, *given, normalize)])
+        assert_close(every[-1], exact, sizes, 4 + u.shape[1] ** 0.5 + max(items.shape) ** 0.5)
+    assert_same_bits(every)
+
+
+def assert_same_bits(every: list[list[Tensor]]) -> None:
+    for other in every[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(every[0], other, strict=True))
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shapes(shape: tuple[int, ...], normalize: str) -> None:
+    B, M, N, d = shape
+    for dtype in (torch.float32, torch.float64):
+        u, i = torch.randn(B, d, dtype=dtype), torch.randn(M, d, dtype=dtype)
+        i[0] = 0  # a zero row has no direction, and no gradient
+        compare(u, i, torch.randint(M, (B, N)), normalize, "cpu")
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("d", [0, 1, 31, 64, 128, 200, 400, 1100])
+def test_shapes_on_a_gpu(d: int, dtype: torch.dtype, device: str) -> None:
+    """Every length of row that kernels are made for; an item used more often than a warp sums up."""
+    for normalize, (B, M, N) in zip(
+        NORMALIZE, [(0, 5, 3), (3, 4, 0), (1, 1, 1), (2, 90, 70)], strict=True
+    ):
+        u, i = torch.randn(B, d).to(dtype), torch.randn(M, d).to(dtype)
+        compare(u, i, torch.randint(M, (B, N)), normalize, device)
+    u, i = torch.randn(9, d).to(dtype), torch.randn(3, d).to(dtype)
+    i[0] = 0
+    compare(u, i, torch.randint(3, (9, 200)) % 2 * 2, "both", device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("normalize", NORMALIZE)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_shapes(shape: tuple[int, ...], normalize: str, device: str) -> None:
-    B, M, N, d = shape
-    for dtype in (torch.float32, torch.float64)[: 2 if device == "cpu" else 1]:
-        u, i = torch.randn(B, d, dtype=dtype), torch.randn(M, d, dtype=dtype)
-        i[0] = 0  # a zero row has no direction, and no gradient
-        items = torch.randint(M, (B, N))
-        exact = results(reference.sampled_scores, float64(u), float64(i), items, normalize)
-        given = u.to(device), i.to(device), items.to(device)
-        ours = [x.cpu() for x in results(ax.sampled_scores, *given, normalize)]
-        assert_close(ours, exact, d, max(B, N))
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_norms_beyond_the_range_of_squares(scale: float, device: str) -> None:
+    u, i = torch.randn(3, 24), torch.randn(8, 24)
+    u[1] *= scale
+    i[5] *= scale
+    compare(u, i, torch.randint(8, (3, 40)), "both", device)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -70,29 +122,28 @@ def test_halves(dtype: torch.dtype) -> None:
     items = torch.randint(300, (20, 50))
     ours = results(ax.sampled_scores, u, i, items, "both")
     assert [x.dtype for x in ours] == [torch.float32, dtype, dtype]
-    exact = results(reference.sampled_scores, float64(u), float64(i), items, "both")
-    assert_close(ours, exact, 24, 50)
+    compare(u, i, items, "both", "cpu")
 
 
-def test_strides_are_any() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_strides_are_any(device: str) -> None:
     u, i, items = torch.randn(24, 20), torch.randn(12, 60)[:, ::2], torch.randint(30, (9, 40))
-    ours = results(ax.sampled_scores, u[:, ::2].T[:, ::2], i.T, items.T[::4], "item")
-    exact = results(
-        reference.sampled_scores, float64(u[:, ::2].T[:, ::2]), float64(i.T), items.T[::4], "item"
-    )
-    assert_close(ours, exact, 12, 10)
+    compare(u[:, ::2].T[:, ::2], i.T, items.T[::4], "item", device)
 
 
-def test_one_side_alone_has_a_gradient() -> None:
-    u, i, items = torch.randn(9, 8), torch.randn(30, 8), torch.randint(30, (9, 4))
+@pytest.mark.parametrize("device", DEVICES)
+def test_one_side_alone_has_a_gradient(device: str) -> None:
+    given = torch.randn(9, 8), torch.randn(30, 8), torch.randint(30, (9, 4))
+    u, i, items = (x.to(device) for x in given)
     both = results(ax.sampled_scores, u, i, items, "both")
-    for side in (0, 1):
-        leaves = [x.clone().requires_grad_(n == side) for n, x in enumerate((u, i))]
-        scores = ax.sampled_scores(*leaves, items, normalize="both")
-        weight = ((torch.arange(36) % 7 - 2) / 4).view(9, 4)
-        (scores * weight).sum().backward()
-        assert torch.equal(scores, both[0]) and leaves[1 - side].grad is None
-        assert torch.equal(leaves[side].grad, both[1 + side])
+    weight = ((torch.arange(36) % 7 - 2) / 4).view(9, 4).to(device)
+    for _ in runs(device):
+        for side in (0, 1):
+            leaves = [x.clone().requires_grad_(n == side) for n, x in enumerate((u, i))]
+            scores = ax.sampled_scores(*leaves, items, normalize="both")
+            (scores * weight).sum().backward()
+            assert torch.equal(scores.cpu(), both[0].cpu()) and leaves[1 - side].grad is None
+            assert torch.equal(leaves[side].grad.cpu(), both[1 + side].cpu())
 
 
 def test_same_bits_on_any_number_of_threads(restore_threads: None) -> None:
@@ -101,31 +152,7 @@ def test_same_bits_on_any_number_of_threads(restore_threads: None) -> None:
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         every.append(results(ax.sampled_scores, u, i, items, "both"))
-    for other in every[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(every[0], other, strict=True))
-
-
-@pytest.mark.parametrize("normalize", NORMALIZE)
-def test_without_a_kernel(normalize: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What CUDA tensors take, on the CPU."""
-    u, i, items = torch.randn(30, 12), torch.randn(50, 12), torch.randint(50, (30, 7))
-    i[3] = 0
-    exact = results(reference.sampled_scores, float64(u), float64(i), items, normalize)
-    weight = ((torch.arange(210) % 7 - 2) / 4).view(30, 7)
-    for chunk in (1, 1000, 1 << 21):  # a row, some rows, all rows at a time
-        monkeypatch.setattr(gathered, "_CHUNK", chunk)
-        scores = gathered.sampled_scores(u, i, items, normalize)
-        grads = gathered.sampled_scores_backward(weight, u, i, items, normalize, 3)
-        assert_close([scores, *grads], exact, 12, 30)
-        for bit in (1, 2):
-            one = gathered.sampled_scores_backward(weight, u, i, items, normalize, bit)
-            assert torch.equal(one[bit - 1], grads[bit - 1]) and one[2 - bit].numel() == 0
-    halves = gathered.sampled_scores(u.bfloat16(), i.bfloat16(), items, normalize)
-    assert halves.dtype == torch.float32
-    twin = reference.sampled_scores(
-        u.bfloat16().float(), i.bfloat16().float(), items, normalize=normalize
-    )
-    torch.testing.assert_close(halves, twin)
+    assert_same_bits(every)
 
 
 def test_gradcheck_opcheck_and_compile() -> None:
@@ -148,13 +175,16 @@ def test_gradcheck_opcheck_and_compile() -> None:
         first.sum().backward()
 
 
-def test_nan_stays_where_it_is() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_nan_stays_where_it_is(device: str) -> None:
     u, i = torch.randn(4, 8), torch.randn(9, 8)
     i[5, 2], u[1, 0] = torch.nan, torch.nan
     items = torch.tensor([[0, 5], [1, 2], [3, 4], [5, 5]])
+    u, i, items = (x.to(device) for x in (u, i, items))
+    expected = [[False, True], [True, True], [False, False], [True, True]]
     for normalize in NORMALIZE:
-        scores = ax.sampled_scores(u, i, items, normalize=normalize)
-        assert scores.isnan().tolist() == [[False, True], [True, True], [False, False], [True, True]]
+        for _ in runs(device):
+            assert ax.sampled_scores(u, i, items, normalize=normalize).isnan().tolist() == expected
 
 
 @pytest.mark.parametrize(

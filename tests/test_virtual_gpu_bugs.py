@@ -43,6 +43,12 @@ def sampled(d: int = 24, normalize: Normalize = "none") -> None:
     ).backward()
 
 
+def scores(d: int = 24) -> None:
+    u = torch.randn(5, d).to("virtual").requires_grad_()
+    i = torch.randn(40, d).to("virtual").requires_grad_()
+    ax.sampled_scores(u, i, torch.randint(40, (5, 150)).to("virtual")).sum().backward()
+
+
 def propagate() -> None:
     """Two of the three users have more neighbours than their warps take for themselves."""
     known = torch.ones(3, 900, dtype=torch.bool)
@@ -140,6 +146,12 @@ BUGS = [
     Bug("an item that half a warp rescues", "sampled_rows.cuh",
         "if (__any_sync(kAllLanes, !is_safe_square(square)))", "if (threadIdx.x % 32 < 16)",
         "sampled_f32", "divergent barrier", lambda: sampled(24, "both")),
+    Bug("parts of a gradient added up before they are there", "sampled_scores.cuh",
+        "  __syncthreads();  // every warp's part is there\n", "",
+        "sampled_f32", "race in shared memory", scores),
+    Bug("a score that every slice writes", "sampled_scores.cuh",
+        " && (!Shape::Sliced || threadIdx.x < 32)", "",
+        "sampled_f32", "race in global memory", lambda: scores(600)),
     Bug("an entry beyond the last", "sampled_items.cuh",
         "if (tile + lane < last) {", "if (tile + lane <= last) {",
         "sampled_f32", "out of bounds", sampled),

@@ -40,6 +40,12 @@ def sampled(dtype: torch.dtype, d: int) -> None:
     ax.sampled_adaptive_softmax(u, i, None, positives, 0.2, n_negatives=320, seed=1).backward()
 
 
+def scores(dtype: torch.dtype, d: int) -> None:
+    u = torch.randn(4, d).to("virtual", dtype).requires_grad_()
+    i = torch.randn(60, d).to("virtual", dtype).requires_grad_()
+    ax.sampled_scores(u, i, torch.randint(60, (4, 320)).to("virtual")).sum().backward()
+
+
 def hop(dtype: torch.dtype, d: int) -> None:
     csr = scipy.sparse.random_array((40, 60), density=0.3, format="csr", rng=0)
     csr.sort_indices()
@@ -52,7 +58,12 @@ def hop(dtype: torch.dtype, d: int) -> None:
 @pytest.mark.parametrize("d", [64, 128, 256])
 @pytest.mark.parametrize(
     ("call", "kernel"),
-    [(sampled, "sampled_sums_kernel"), (sampled, "sampled_items_kernel"), (hop, "hop_kernel")],
+    [
+        (sampled, "sampled_sums_kernel"),
+        (sampled, "sampled_items_kernel"),
+        (scores, "sampled_scores_kernel"),
+        (hop, "hop_kernel"),
+    ],
 )
 def test_rows_are_gathered_in_whole_sectors(
     call: Callable[[torch.dtype, int], None], kernel: str, d: int, dtype: torch.dtype, device: str

@@ -126,7 +126,12 @@ def sampled_calls(made: Inputs, size: Size) -> list[Call]:
         wanted = [users, items, tau, positive_tau, log_q]
         return [loss, unit, *torch.autograd.grad(weighted(loss), wanted)]
 
+    def scores() -> list[Tensor]:
+        found = ax.sampled_scores(users[:n_rows], items, given, normalize="both")
+        return [found, *torch.autograd.grad(weighted(found), [users, items])]
+
     return [
+        Call("scores of listed items", [users, items], scores),
         Call("sampled loss", [users, items], drawn),
         Call("sampled loss, every option", [users, items, log_q], everything),
     ]

@@ -14,8 +14,8 @@ from first_contact.context import ROOT, Context
 from first_contact.outcome import Check, Outcome, Table, check
 
 TESTS = (
-    "tests/test_fused_softmax.py", "tests/test_sampled_softmax.py", "tests/test_retrieval.py",
-    "tests/test_graph.py", "tests/test_precision.py", "tests/test_autograd.py",
+    "tests/test_fused_softmax.py", "tests/test_sampled_softmax.py", "tests/test_sampled_scores.py",
+    "tests/test_retrieval.py", "tests/test_graph.py", "tests/test_precision.py", "tests/test_autograd.py",
 )  # fmt: skip
 RUNNER = Path(__file__).with_name("pytest_with_proof.py")
 # Tests name their device in brackets; -k looks at that.

@@ -26,7 +26,7 @@ FAMILIES = {
     "weighted_sums": "Dense loss: both passes",
     "topk": "Top-k",
     "ranks": "Ranks",
-    "sampled": "Sampled loss",
+    "sampled": "Sampled loss and scores of listed items",
     "propagate": "Propagation",
     "": "Before and after",
 }

@@ -124,12 +124,7 @@ class SampledSoftmax {
 
   void user_pass() {
     values_ = Buffer<T>(B_ * p_.n_negatives);
-    // Long runs of rows keep a bucket in cache; enough runs keep the threads busy.
-    const int64_t blocks = samples_.n_blocks(),
-                  run = (blocks + parallel_.workers - 1) / parallel_.workers;
-    if (blocks == 0) return;
-    for_each_task(parallel_, (blocks + run - 1) / run, [&](int64_t task, int) {
-      const int64_t first = task * run, last = std::min(first + run, blocks);
+    samples_.for_each_run(parallel_, [&](int64_t first, int64_t last) {
       const int64_t first_row = samples_.first_row(first),
                     last_row = std::min(samples_.first_row(last), B_);
       if (bounded_) {
@@ -161,7 +156,7 @@ class SampledSoftmax {
           inverse_norm[j] = square_of_item(items.get() + j * ld_, inverse_norm[j]);
       for (int64_t block = first; block < last; ++block) {
         const int64_t b = samples_.first_row(block);
-        const BucketSamples<T> samples = in_bucket(block, bucket, items.get());
+        const BucketSamples<T> samples = samples_.in_bucket<T>(block, bucket, items.get(), ld_);
         const SampledState<T> state{scale_.get() + b,      shift_.get() + b,
                                     sum_.get() + b,        unit ? terms_.tau + b : nullptr,
                                     unit_shift_.get() + b, unit_sum_.get() + b};
@@ -170,10 +165,6 @@ class SampledSoftmax {
         if (squares) add_squares(samples, inverse_norm.get(), squares_.get() + b);
       }
     }
-  }
-
-  BucketSamples<T> in_bucket(int64_t block, int64_t bucket, const T* items) const {
-    return {samples_.rows_in(block), samples_.starts(block, bucket), samples_.local(), items, ld_};
   }
 
   static void add_squares(const BucketSamples<T>& samples, const T* square, double* sum) {
@@ -252,8 +243,8 @@ class SampledSoftmax {
     std::fill_n(grad, items * ld_, T(0));
     for (int64_t block = 0; block < samples_.n_blocks(); ++block) {
       const int64_t b = samples_.first_row(block);
-      kernels_.sampled_scatter(in_bucket(block, bucket, nullptr), users_.get() + b * ld_,
-                               scale_.get() + b, values_.get(), grad);
+      kernels_.sampled_scatter(samples_.in_bucket<T>(block, bucket, nullptr, ld_),
+                               users_.get() + b * ld_, scale_.get() + b, values_.get(), grad);
     }
     for_each_positive(bucket, by_positive, [&](int64_t b, int64_t local) {
       const RowTerms& row = terms_of_row_[b];

@@ -44,7 +44,7 @@ class SampledScores {
   }
 
   void scores(T* out) {
-    for_each_run([&](int64_t first, int64_t last) {
+    samples_.for_each_run(parallel_, [&](int64_t first, int64_t last) {
       visit_buckets(first, last, {true, false, false}, nullptr);
       for_each_place(first, last, [&](int64_t at, uint32_t place) { out[at] = values_[place]; });
     });
@@ -52,7 +52,7 @@ class SampledScores {
 
   void gradients(const T* grad, T* grad_users, T* grad_items) {
     const Buffer<T> o(grad_users != nullptr ? B_ * ld_ : 0, T(0));
-    for_each_run([&](int64_t first, int64_t last) {
+    samples_.for_each_run(parallel_, [&](int64_t first, int64_t last) {
       for_each_place(first, last, [&](int64_t at, uint32_t place) { values_[place] = grad[at]; });
       if (grad_users == nullptr) return;
       visit_buckets(first, last, {false, false, true}, o.get());
@@ -70,17 +70,6 @@ class SampledScores {
 
  private:
   int64_t last_row(int64_t last) const { return std::min(samples_.first_row(last), B_); }
-
-  // f(first block, last block): long runs of rows keep a bucket in cache, enough runs keep the
-  // threads busy.
-  template <class F>
-  void for_each_run(F&& f) {
-    const int64_t blocks = samples_.n_blocks(),
-                  run = (blocks + parallel_.workers - 1) / parallel_.workers;
-    if (blocks == 0) return;
-    for_each_task(parallel_, (blocks + run - 1) / run,
-                  [&](int64_t task, int) { f(task * run, std::min(task * run + run, blocks)); });
-  }
 
   // f(position in [B, N], place among the sorted samples), of the rows of some blocks.
   template <class F>
@@ -100,14 +89,11 @@ class SampledScores {
         const int64_t b = samples_.first_row(block);
         const SampledState<T> state{ones_.get() + b, ones_.get() + b, nullptr,
                                     nullptr,         nullptr,         nullptr};
-        kernels_.sampled_users(in_bucket(block, bucket, rows.get()), users_.get() + b * ld_, steps,
-                               state, values_.get(), o != nullptr ? o + b * ld_ : nullptr);
+        kernels_.sampled_users(samples_.in_bucket<T>(block, bucket, rows.get(), ld_),
+                               users_.get() + b * ld_, steps, state, values_.get(),
+                               o != nullptr ? o + b * ld_ : nullptr);
       }
     }
-  }
-
-  BucketSamples<T> in_bucket(int64_t block, int64_t bucket, const T* rows) const {
-    return {samples_.rows_in(block), samples_.starts(block, bucket), samples_.local(), rows, ld_};
   }
 
   void item_gradient(int64_t bucket, T* grad_items) {
@@ -117,8 +103,8 @@ class SampledScores {
     std::fill_n(grad, items * ld_, T(0));
     for (int64_t block = 0; block < samples_.n_blocks(); ++block) {
       const int64_t b = samples_.first_row(block);
-      kernels_.sampled_scatter(in_bucket(block, bucket, nullptr), users_.get() + b * ld_,
-                               ones_.get() + b, values_.get(), grad);
+      kernels_.sampled_scatter(samples_.in_bucket<T>(block, bucket, nullptr, ld_),
+                               users_.get() + b * ld_, ones_.get() + b, values_.get(), grad);
     }
     if (p_.normalize.item) {
       const Buffer<T> rows(kRun * ld_), inverse_norm(kRun);

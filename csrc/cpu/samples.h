@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../core/parallel.h"
+#include "kernels.h"
 #include "scratch.h"
 
 namespace adaptau {
@@ -39,6 +40,22 @@ class SortedSamples {
     return starts_.get() + first_row(block) * n_buckets_ + bucket * rows_in(block);
   }
   const uint16_t* local() const { return local_.get(); }  // item within its bucket
+
+  // rows: of the bucket's items, or nullptr where they are not read
+  template <class T>
+  BucketSamples<T> in_bucket(int64_t block, int64_t bucket, const T* rows, int64_t ld) const {
+    return {rows_in(block), starts(block, bucket), local(), rows, ld};
+  }
+
+  // f(first block, last block), a task each: long runs of rows keep a bucket in cache, enough runs
+  // keep the threads busy.
+  template <class F>
+  void for_each_run(const Parallel& parallel, F&& f) const {
+    const int64_t blocks = n_blocks(), run = (blocks + parallel.workers - 1) / parallel.workers;
+    if (blocks == 0) return;
+    for_each_task(parallel, (blocks + run - 1) / run,
+                  [&](int64_t task, int) { f(task * run, std::min(task * run + run, blocks)); });
+  }
 
   // f(n, place) for every sample of row b in the order of its ids, which are walked as they were
   // when they were placed; next[n_buckets]: scratch.

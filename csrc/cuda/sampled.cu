@@ -1,5 +1,5 @@
-// The sampled loss but for its two passes over the samples: ids, where each item's begin in their
-// order, and what follows from the dtype.
+// The sampled loss and sampled_scores but for their passes over the samples: ids, where each item's
+// begin in their order, and what follows from the dtype.
 #include <cassert>
 
 #include "../core/philox.h"
@@ -11,6 +11,8 @@ namespace adaptau::cuda {
 
 template <class E>
 cudaError_t sampled_rows_of(const SampledCall& call, cudaStream_t stream);
+template <class E>
+cudaError_t sampled_scores_of(const SampledCall& call, cudaStream_t stream);
 template <class E>
 cudaError_t sampled_items_of(const ItemPass& pass, cudaStream_t stream);
 
@@ -29,7 +31,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t at = this_thread();
   if (at >= n) return;
   const int64_t id = from[at];
-  assert(id >= 0 && id < n_items && "positives and negatives must lie in [0, n_items)");
+  assert(id >= 0 && id < n_items && "ids of items must lie in [0, n_items)");
   to[at] = static_cast<int32_t>(id);
 }
 
@@ -69,7 +71,18 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 int64_t n_entries(const SampledCall& call) {
-  return call.problem.n_rows * (call.problem.n_negatives + 1);
+  const SampledProblem<float>& p = call.problem;
+  return p.n_rows * (p.n_negatives + (p.positives != nullptr ? 1 : 0));
+}
+
+// launch(E{}) for the type of the tables.
+template <class Launch>
+cudaError_t with_dtype(const SampledCall& call, Launch&& launch) {
+  switch (call.problem.item_table.dtype) {
+    case DType::bf16: return launch(__nv_bfloat16{});
+    case DType::f16: return launch(__half{});
+    default: return launch(float{});
+  }
 }
 
 ItemPass item_pass(const SampledCall& call, const SortedIds& sorted, Workspace& workspace) {
@@ -92,17 +105,19 @@ cudaError_t sampled_ids(const SampledCall& call, cudaStream_t stream) {
     draw_negatives(p.seed, static_cast<uint32_t>(n_items), p.n_rows, p.n_negatives, call.ids,
                    stream);
   }
-  check_ids(p.positives, p.n_rows, n_items, call.ids + n, stream);
+  if (p.positives != nullptr) check_ids(p.positives, p.n_rows, n_items, call.ids + n, stream);
   return cudaGetLastError();
 }
 
 cudaError_t sampled_rows(const SampledCall& call, cudaStream_t stream) {
   if (call.problem.n_rows == 0) return cudaSuccess;
-  switch (call.problem.item_table.dtype) {
-    case DType::bf16: return sampled_rows_of<__nv_bfloat16>(call, stream);
-    case DType::f16: return sampled_rows_of<__half>(call, stream);
-    default: return sampled_rows_of<float>(call, stream);
-  }
+  return with_dtype(call, [&](auto zero) { return sampled_rows_of<decltype(zero)>(call, stream); });
+}
+
+cudaError_t sampled_scores(const SampledCall& call, cudaStream_t stream) {
+  if (call.problem.n_rows == 0) return cudaSuccess;
+  return with_dtype(call,
+                    [&](auto zero) { return sampled_scores_of<decltype(zero)>(call, stream); });
 }
 
 int64_t sampled_items_workspace(const SampledCall& call) {
@@ -119,11 +134,8 @@ cudaError_t sampled_items(const SampledCall& call, const SortedIds& sorted, void
   const ItemPass pass = item_pass(call, sorted, workspace);
   starts_kernel<<<threads(n_items + 1), kThreads, 0, stream>>>(sorted.ids, pass.n_entries, n_items,
                                                                pass.starts);
-  switch (call.problem.item_table.dtype) {
-    case DType::bf16: return sampled_items_of<__nv_bfloat16>(pass, stream);
-    case DType::f16: return sampled_items_of<__half>(pass, stream);
-    default: return sampled_items_of<float>(pass, stream);
-  }
+  return with_dtype(call,
+                    [&](auto zero) { return sampled_items_of<decltype(zero)>(pass, stream); });
 }
 
 cudaError_t scatter_rows(const int64_t* ids, const int64_t* order, int64_t n, const float* rows,

@@ -1,10 +1,13 @@
-// The sampled loss on a GPU: see sampled_rows.cuh and sampled_items.cuh for the algorithm. As in
-// operators.h: device pointers, scratch from the caller, the first error of the launches returned.
+// The sampled loss and sampled_scores on a GPU: see sampled_rows.cuh, sampled_scores.cuh and
+// sampled_items.cuh for the algorithm. As in operators.h: device pointers, scratch from the caller,
+// the first error of the launches returned.
 //
 //   sampled_ids      draws (or checks) negatives, positives after them: [B N + B] ids
 //   sampled_rows     each row's sums over its negatives, then its loss and the gradients of its
 //   user
 //                    and temperatures; keeps the logits for the items' pass
+//   sampled_scores   instead, each row's scores, or from their gradients that of its user; then
+//                    there are no positives
 //   (the caller sorts the ids)
 //   sampled_items    gradients of items and log_q, one owner an item
 //   scatter_rows     gradient rows of the batch -> gradient of the user table
@@ -44,19 +47,21 @@ struct SampledCall {
   SampledProblem<float> problem;  // its tables are read through these:
   RowTable users, items;
   SoftmaxOutput<float> out;
-  int32_t* ids;        // [B N] negatives, [B] positives
+  int32_t* ids;        // [B N] negatives, [B] positives if there are any
   NegativeSums* sums;  // [B]
-  float* logits;       // [B N] in log2 units, or nullptr where no item pass follows
+  float* logits;       // [B N] in log2 units, or nullptr where no item pass follows; or scores
   SampledRow* rows;    // [B], or nullptr likewise
+  const float* weights = nullptr;  // [B N] of the backward pass of sampled_scores: dL/dscore
 };
 
 cudaError_t sampled_ids(const SampledCall& call, cudaStream_t stream);
 cudaError_t sampled_rows(const SampledCall& call, cudaStream_t stream);
+cudaError_t sampled_scores(const SampledCall& call, cudaStream_t stream);
 
 // The ids in ascending order, equal ones in the order in which they were.
 struct SortedIds {
-  const int32_t* ids;    // [B N + B]
-  const int64_t* order;  // [B N + B] where in SampledCall::ids
+  const int32_t* ids;
+  const int64_t* order;  // where in SampledCall::ids
 };
 
 int64_t sampled_items_workspace(const SampledCall& call);

@@ -1,9 +1,11 @@
-// The sampled loss for one dtype of the tables; sampled_f32.cu and its siblings instantiate it.
-// Kernels are made for rows of a few lengths, and d picks the shortest that holds it.
+// The sampled loss and sampled_scores for one dtype of the tables; sampled_f32.cu and its siblings
+// instantiate it. Kernels are made for rows of a few lengths, and d picks the shortest that holds
+// it.
 #pragma once
 
 #include "sampled_items.cuh"
 #include "sampled_rows.cuh"
+#include "sampled_scores.cuh"
 
 namespace adaptau::cuda {
 
@@ -25,6 +27,13 @@ template <class E>
 cudaError_t sampled_rows_of(const SampledCall& call, cudaStream_t stream) {
   return with_row_shape<E>(call.problem.item_table.cols, [&](auto shape) {
     return launch_sampled_rows<decltype(shape)>(call, stream);
+  });
+}
+
+template <class E>
+cudaError_t sampled_scores_of(const SampledCall& call, cudaStream_t stream) {
+  return with_row_shape<E>(call.problem.item_table.cols, [&](auto shape) {
+    return launch_sampled_scores<decltype(shape)>(call, stream);
   });
 }
 

@@ -2,10 +2,10 @@
 // lies together, and each sum has one owner and one order.
 //
 // A warp owns an item: it walks over its entries, 32 at a time, each lane finding one's weight (the
-// exponential again, from the logit), and a group of lanes adds user rows, several in flight. So
-// that a popular item does not hold up the rest, entries are cut where their position is a multiple
-// of kPiece: the owner takes those before the first cut, a warp for each piece the others
-// beforehand, and the owner adds their sums in order.
+// exponential again, from the logit; of sampled_scores it is given), and a group of lanes adds user
+// rows, several in flight. So that a popular item does not hold up the rest, entries are cut where
+// their position is a multiple of kPiece: the owner takes those before the first cut, a warp for
+// each piece the others beforehand, and the owner adds their sums in order.
 //
 // Traffic, B rows, N negatives, user rows of r bytes: B N r is gathered, out of the second-level
 // cache, where the batch's rows always fit; an entry's logit is a sector of 32 bytes for 4, and its
@@ -55,7 +55,10 @@ __device__ __forceinline__ void add_entries(const ItemPass& pass, int64_t first,
       const bool negative = from < negatives;
       const int64_t b = negative ? static_cast<uint32_t>(from) / N : from - negatives;
       const SampledRow row = call.rows[b];
-      const float e = negative ? exp2_approx(call.logits[from] - row.shift) : 0;
+      float e = 0;
+      if (negative)
+        e = call.weights != nullptr ? call.weights[from]
+                                    : exp2_approx(call.logits[from] - row.shift);
       weight = negative ? e * row.item_scale : row.positive_scale;
       sums.log_q -= negative ? row.coefficient * e : all ? row.positive : 0;
       sums.uses += row.weight;

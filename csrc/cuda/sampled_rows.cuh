@@ -57,6 +57,36 @@ __device__ __forceinline__ void rescue(const typename Shape::Reader& reader,
   }
 }
 
+// A step of a tile: reads the rows of kInFlight ids a group, from lane base of the warp on; a
+// score, square sum and scale is of item threadIdx.x % Lanes / (Lanes / kInFlight) of the lane's
+// group.
+template <class Shape>
+__device__ __forceinline__ float score_items(const typename Shape::Reader& reader, int32_t id,
+                                             int base, const typename Shape::Floats& user,
+                                             bool normalise,
+                                             typename Shape::Row (&items)[Shape::kInFlight],
+                                             float& square, UnitScale& unit) {
+  constexpr int kInFlight = Shape::kInFlight;
+#pragma unroll
+  for (int j = 0; j < kInFlight; ++j) items[j] = reader.read(__shfl_sync(kAllLanes, id, base + j));
+  float products[kInFlight], own_products[kInFlight];
+#pragma unroll
+  for (int j = 0; j < kInFlight; ++j) {
+    products[j] = user.dot(items[j]);
+    own_products[j] = reader.square(items[j]);
+  }
+  float score = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(products));
+  square = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(own_products));
+  unit = {1, 1};
+  if (normalise) {
+    unit.inverse = rsqrtf(square);
+    if (__any_sync(kAllLanes, !is_safe_square(square)))
+      rescue<Shape>(reader, items, user, square, score, unit);
+    score *= unit.inverse;
+  }
+  return score;
+}
+
 // The negatives first, first + stride, .. (tiles of 32) of row b.
 template <class Shape>
 __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t b, int first,
@@ -87,24 +117,10 @@ __device__ __forceinline__ void visit_negatives(const SampledCall& call, int64_t
     for (int step = 0; step < 32; step += Shape::kStep) {
       typename Shape::Row items[kInFlight];
       const int base = step + group * kInFlight;
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j)
-        items[j] = reader.read(__shfl_sync(kAllLanes, id, base + j));
-      float products[kInFlight], own_products[kInFlight];
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        products[j] = user.dot(items[j]);
-        own_products[j] = reader.square(items[j]);
-      }
-      float score = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(products));
-      const float square = Shape::sum_slices(sum_and_share<kInFlight, Shape::Lanes>(own_products));
-      UnitScale unit{1, 1};
-      if (p.terms.normalize.item) {
-        unit.inverse = rsqrtf(square);
-        if (__any_sync(kAllLanes, !is_safe_square(square)))
-          rescue<Shape>(reader, items, user, square, score, unit);
-        score *= unit.inverse;
-      }
+      float square;
+      UnitScale unit;
+      const float score =
+          score_items<Shape>(reader, id, base, user, p.terms.normalize.item, items, square, unit);
       const int64_t n = tile * 32 + base + mine;
       const bool counts = n < N;
       const float logit = score * scale - __shfl_sync(kAllLanes, log_q, base + mine);

@@ -29,7 +29,8 @@ inline ScoresCall scores_call(const Arguments& given, const Matrix& users, const
   return call;
 }
 
-// Device::sampled_scores(problem, scores) runs the kernels.
+// Device::sampled_scores(like, problem, scores) runs the kernels, like being a tensor to allocate
+// scratch from.
 template <class Device>
 Tensor scores_of_listed(Tensor u, Tensor i, Tensor items, Text normalize) {
   const Arguments given(u);
@@ -37,12 +38,12 @@ Tensor scores_of_listed(Tensor u, Tensor i, Tensor items, Text normalize) {
   const ScoresCall call = scores_call(given, users, table, items, normalize);
   Tensor scores = empty_like_compute(u, users, {users.rows, call.problem.n_listed});
   Device::with_compute_type(users, [&](auto zero) {
-    Device::sampled_scores(call.problem, data<decltype(zero)>(scores));
+    Device::sampled_scores(u, call.problem, data<decltype(zero)>(scores));
   });
   return scores;
 }
 
-// Device::sampled_scores_backward(problem, grad, grad_users, grad_items) runs the kernels.
+// Device::sampled_scores_backward(like, problem, grad, grad_users, grad_items) runs the kernels.
 template <class Device>
 std::tuple<Tensor, Tensor> scores_of_listed_backward(Tensor grad, Tensor u, Tensor i, Tensor items,
                                                      Text normalize, int64_t gradients) {
@@ -61,7 +62,7 @@ std::tuple<Tensor, Tensor> scores_of_listed_backward(Tensor grad, Tensor u, Tens
   Device::with_compute_type(users, [&](auto zero) {
     using T = decltype(zero);
     Device::sampled_scores_backward(
-        call.problem, given.values<T>("grad", flat, users.rows * call.problem.n_listed),
+        u, call.problem, given.values<T>("grad", flat, users.rows * call.problem.n_listed),
         gradients & kGradUsers ? data<T>(grad_u) : nullptr,
         gradients & kGradItems ? data<T>(grad_i) : nullptr);
   });

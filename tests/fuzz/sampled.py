@@ -12,6 +12,7 @@ from adaptau_ext import reference
 from tests.fuzz.softmax import shared, temperature, twin_of
 from tests.fuzz.target import Target
 from tests.fuzz.tensors import explained, faults, matrix, mostly, seeds, sizes, spoil, threads
+from tests.test_sampled_scores import compare as compare_scores
 from tests.test_sampled_softmax import compare
 
 NAMES = (
@@ -94,6 +95,41 @@ def check(case: dict[str, Any]) -> str:
     return f"losses {case['dtype']} {'finite' if finite else 'not'}"
 
 
+SCORES = ("u", "i", "items", "normalize")
+score_cases = st.fixed_dictionaries(
+    {
+        name: shared[name]
+        for name in ("shape", "dtype", "values", "layouts", "seed", "normalize", "threads")
+    }
+    | {"listed": sizes, "faults": faults("u", "i", "items")}
+)
+
+
+def check_scores(case: dict[str, Any]) -> str:
+    n_rows, n_items, d = case["shape"]
+    draw = torch.Generator().manual_seed(case["seed"])
+    given: dict[str, Any] = {"normalize": case["normalize"]}
+    sides = zip(("u", "i"), (n_rows, n_items), case["values"], case["layouts"], strict=True)
+    for name, n, values, layout in sides:
+        given[name] = matrix(n, d, case["dtype"], values, layout, case["seed"] + n)
+    given["items"] = torch.randint(max(n_items, 1), (n_rows, case["listed"]), generator=draw)
+    given = spoil(given, case["faults"])
+    with threads(case["threads"]):
+        try:
+            scores = ax.sampled_scores(**given)
+        except Exception as problem:
+            return explained(problem, SCORES)
+        if any(x.is_meta for x in given.values() if isinstance(x, torch.Tensor)):
+            return "meta"
+        exact = reference.sampled_scores(**twin_of(given))
+        assert scores.shape == exact.shape
+        assert torch.equal(scores.isfinite(), exact.isfinite()), "finite elsewhere than the twin"
+        if not case["faults"] and "not finite" not in case["values"]:
+            compare_scores(**given, device="cpu")
+            return f"gradients {case['dtype']} {case['normalize']}"
+    return f"scores {scores.dtype} {'finite' if scores.isfinite().all() else 'not'}"
+
+
 draws = st.fixed_dictionaries(
     {
         "n_rows": mostly(sizes, [-1, -(2**63)]),
@@ -116,9 +152,12 @@ def check_draw(case: dict[str, Any]) -> str:
     return "drawn" if ids.numel() else "nothing drawn"
 
 
-COMMON = ("csrc/torch/sampled.h", "csrc/cpu/sampled.cpp", "csrc/cpu/samples.cpp", "csrc/cpu/samples.h")
+SORTED = ("csrc/cpu/samples.cpp", "csrc/cpu/samples.h")
+LOSS = ("csrc/torch/sampled.h", "csrc/cpu/sampled.cpp", "csrc/core/philox.h")
+SCORE = ("csrc/torch/scores.h", "csrc/cpu/sampled_scores.cpp")
 RANDOM = ("csrc/torch/random.h", "csrc/core/philox.h", "csrc/torch/cpu/random.cpp")
 TARGETS = [
-    Target("sampled_adaptive_softmax", cases, check, (*COMMON, "csrc/core/philox.h")),
+    Target("sampled_adaptive_softmax", cases, check, (*LOSS, *SORTED)),
+    Target("sampled_scores", score_cases, check_scores, (*SCORE, *SORTED)),
     Target("draw_negatives", draws, check_draw, RANDOM),
 ]

@@ -43,12 +43,12 @@ struct Cpu : Float32AndFloat64 {
   }
 
   template <class T>
-  static void sampled_scores(const ScoresProblem& problem, T* scores) {
+  static void sampled_scores(const Tensor&, const ScoresProblem& problem, T* scores) {
     adaptau::sampled_scores<T>(problem, scores, torch_threads());
   }
   template <class T>
-  static void sampled_scores_backward(const ScoresProblem& problem, const T* grad, T* grad_users,
-                                      T* grad_items) {
+  static void sampled_scores_backward(const Tensor&, const ScoresProblem& problem, const T* grad,
+                                      T* grad_users, T* grad_items) {
     adaptau::sampled_scores_backward<T>(problem, grad, grad_users, grad_items, torch_threads());
   }
 
