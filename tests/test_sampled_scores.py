@@ -55,9 +55,11 @@ def sizes_of(u: Tensor, i: Tensor, items: Tensor, normalize: str) -> list[Tensor
     return sizes
 
 
-def assert_close(ours: list[Tensor], exact: list[Tensor], sizes: list[Tensor], n: float) -> None:
-    """Sums in the compute type, of n roundings; then rounded to their own."""
-    for found, expected, size in zip(ours, exact, sizes, strict=True):
+def assert_close(
+    ours: list[Tensor], exact: list[Tensor], sizes: list[Tensor], roundings: tuple[float, ...]
+) -> None:
+    """Sums in the compute type, then rounded to their own."""
+    for found, expected, size, n in zip(ours, exact, sizes, roundings, strict=True):
         computed = torch.finfo(compute_dtype(found)).eps
         own = torch.finfo(found.dtype)
         bound = n * computed * size[:, None] + (8 * computed + own.eps) * expected.abs()
@@ -69,11 +71,13 @@ def assert_close(ours: list[Tensor], exact: list[Tensor], sizes: list[Tensor], n
 
 def compare(u: Tensor, i: Tensor, items: Tensor, normalize: str, device: str) -> None:
     exact = results(reference.sampled_scores, float64(u), float64(i), items, normalize)
-    sizes = sizes_of(u, i, items, normalize)
+    sizes, products = sizes_of(u, i, items, normalize), 4 + u.shape[1] ** 0.5
+    most_used = int(items.flatten().bincount().max()) if items.numel() else 0
+    roundings = products, products + items.shape[1] ** 0.5, products + most_used**0.5
     given, every = [x.to(device) for x in (u, i, items)], []
     for _ in runs(device):
         every.append([x.cpu() for x in results(ax.sampled_scores, *given, normalize)])
-        assert_close(every[-1], exact, sizes, 4 + u.shape[1] ** 0.5 + max(items.shape) ** 0.5)
+        assert_close(every[-1], exact, sizes, roundings)
     assert_same_bits(every)
 
 
