@@ -84,7 +84,8 @@ TEXT: Mapping[str, tuple[str, str]] = {
         "regulariser, or learning rate of the temperature: learned ones (C-tau, Cu-tau) begin at 0.1, rise a little and "
         "then fall as long as they are trained, because that lowers the loss of positives that are pulled up already, "
         "so that the rate says how far. 1/tau: the smallest and the largest of a batch, averaged over the best epoch. "
-        "The softmax of Adap-tau has no positive in its denominator, as in the published code, that of the others has.",
+        "The softmax of Adap-tau has no positive in its denominator, as in the published code, that of the others has; "
+        "fixed temperatures are tried with it (all) and without (negatives).",
     ),
     "normalisation": (
         "Which embeddings are normalised",
