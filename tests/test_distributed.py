@@ -118,6 +118,16 @@ def test_processes_share_batches(data: Path, tmp_path: Path, settings: str) -> N
     same_training(tmp_path / "three", tmp_path / "one")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_processes_end_without_threads_of_their_group(data: Path, tmp_path: Path, shard: str) -> None:
+    """One that lets go of a tensor while Python ends aborts the process, now and then."""
+    words = (*QUICK, f"data={data}", "negatives=full", f"shard={shard}", f"output={tmp_path / 'run'}")
+    done = launch(2, str(HERE / "rank_ends.py"), *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("threads left: []") == 2
+
+
 def test_tables_are_split_and_resumed_on_another_number_of_processes(
     data: Path, tmp_path: Path
 ) -> None:

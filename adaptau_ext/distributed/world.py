@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
+
+# Functions there have the default group for a default, as it is when they are imported. An optimiser
+# imports them; after init_process_group that would keep the group, and Gloo's threads, beyond
+# destroy_process_group, and one that lets go of a tensor while Python ends aborts the process.
+import torch.distributed.nn  # noqa: F401
 from torch import Tensor, nn
 
 from adaptau_ext.distributed.collectives import gather_rows
