@@ -133,13 +133,13 @@ def grid(mode: str) -> tuple[Arm, ...]:
     )
 
 
-def fixed_tau(tau: float, denominator: str, name: str, **changes: Any) -> Arm:
+def fixed_tau(tau: float, denominator: str, name: str, *, budget: str = "short", **changes: Any) -> Arm:
     """One temperature for everybody, with ("all") or without ("negatives") the positive in the
     softmax's denominator."""
     if denominator == "all":  # the default
-        return arm("short", f"{name}-{tau:g}", tau=tau, **changes)
+        return arm(budget, f"{name}-{tau:g}", tau=tau, **changes)
     changes["denominator"] = denominator
-    return arm("short", f"{name}-{tau:g}-{denominator}", tau=tau, **changes)
+    return arm(budget, f"{name}-{tau:g}-{denominator}", tau=tau, **changes)
 
 
 def noisy(by: str, ratio: float, name: str) -> tuple[Arm, ...]:
@@ -230,13 +230,7 @@ def strategies() -> list[Row]:
     }
     adaptive = {name: (arm("converged", name, tau=tau),) for name, tau in ADAPTIVE.items()}
     in_its_form = tuple(
-        arm(
-            "converged",
-            f"Y-Y-{tau:g}-negatives",
-            tau=tau,
-            denominator="negatives",
-            normalize="both",
-        )
+        fixed_tau(tau, "negatives", "Y-Y", budget="converged", normalize="both")
         for tau in STRATEGY_TAUS
     )
     fixed = {"no_norm": grid("N-N"), "grid_tau": grid("Y-Y") + in_its_form}

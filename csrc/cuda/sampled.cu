@@ -71,8 +71,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 int64_t n_entries(const SampledCall& call) {
-  const SampledProblem<float>& p = call.problem;
-  return p.n_rows * (p.n_negatives + (p.positives != nullptr ? 1 : 0));
+  return call.problem.n_rows * row_entries(call.problem);
 }
 
 // launch(E{}) for the type of the tables.

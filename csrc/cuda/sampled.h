@@ -43,6 +43,11 @@ struct alignas(16) NegativeSums {
   float squares;               // of the items' rows
 };
 
+// Items that a row uses: its negatives and, if there are positives, its own.
+inline int64_t row_entries(const SampledProblem<float>& p) {
+  return p.n_negatives + (p.positives != nullptr ? 1 : 0);
+}
+
 struct SampledCall {
   SampledProblem<float> problem;  // its tables are read through these:
   RowTable users, items;

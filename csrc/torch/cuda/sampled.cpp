@@ -12,18 +12,13 @@ namespace {
 
 constexpr const char *kLoss = "sampled_adaptive_softmax", *kScores = "sampled_scores";
 
-// Items that a row uses.
-int64_t row_entries(const SampledProblem<float>& p) {
-  return p.n_negatives + (p.positives != nullptr ? 1 : 0);
-}
-
 void check_size(const SampledProblem<float>& p) {
   if (p.item_table.cols > cuda::kMaxSampledDimension)
     fail("embeddings must have at most ", cuda::kMaxSampledDimension,
          " columns on this device, got ", p.item_table.cols, "; compute on the CPU");
-  if (p.n_rows > 0 && row_entries(p) >= (int64_t{1} << 31) / p.n_rows)
+  if (p.n_rows > 0 && cuda::row_entries(p) >= (int64_t{1} << 31) / p.n_rows)
     fail("batch rows x items of a row must be below 2^31 on this device (they are sorted), got ",
-         p.n_rows, " x ", row_entries(p), "; use smaller batches");
+         p.n_rows, " x ", cuda::row_entries(p), "; use smaller batches");
 }
 
 // The passes of one operator over its samples, and the memory that they share.
@@ -36,7 +31,7 @@ class Passes {
         device_(like),
         packed_users_(bytes(cuda::packed_bytes(p.user_table))),
         packed_items_(bytes(cuda::packed_bytes(p.item_table))),
-        ids_(device_.scratch(p.n_rows * row_entries(p), ScalarType::Int)),
+        ids_(device_.scratch(p.n_rows * cuda::row_entries(p), ScalarType::Int)),
         rows_(bytes(items ? p.n_rows * static_cast<int64_t>(sizeof(cuda::SampledRow)) : 0)),
         call_{p,
               cuda::row_table(p.user_table, data<void>(packed_users_)),
