@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ import yaml
 from typer.testing import CliRunner
 
 from adaptau_ext import AdapTau, FittedModel, cli
+from adaptau_ext.cli import train
+from adaptau_ext.cli.processes import lost_process
 from adaptau_ext.cli.signals import Terminated, interruptible
 from adaptau_ext.data import synthetic
-from adaptau_ext.training import TrainConfig
+from adaptau_ext.training import EpochResult, TrainConfig
+from adaptau_ext.training.run import Run
 
 KILLS = int(os.environ.get("ADAPTAU_KILLS", "3"))  # each costs a start of Python and PyTorch
 QUICK = ("dim=8", "n_negatives=16", "batch_size=256", "lr=0.02", "epochs=3", "threads=1")
@@ -279,6 +283,24 @@ def test_a_signal_comes_out_of_code_that_makes_another_error_of_it(
     assert caught.type is kind and signal.getsignal(number) is before
     with pytest.raises(ValueError, match="its own"):
         wrong()
+
+
+def test_a_signal_does_not_cut_short_what_is_said_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun sends one as soon as it sees what this process has seen itself."""
+
+    def lost(run: Run, log: Callable[[EpochResult], None]) -> None:
+        raise RuntimeError("Gloo: connection closed by peer")
+
+    def terminated_meanwhile(problem: RuntimeError) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return lost_process(problem)
+
+    monkeypatch.setattr(train, "_follow", lost)
+    monkeypatch.setattr(train, "lost_process", terminated_meanwhile)
+    code, text = adaptau("train", f"output={tmp_path / 'run'}")
+    assert code == 2 and "another process of this run has stopped, 0 epochs are kept" in text
 
 
 def start(*words: object, cwd: Path) -> subprocess.Popen[str]:

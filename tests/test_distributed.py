@@ -190,8 +190,9 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     started = time.monotonic()
     killed = launch(world, str(HERE / "rank_dies.py"), *how, *words)
     assert killed.returncode != 0 and time.monotonic() - started < 120
-    told = " ".join(killed.stderr.split())
-    assert "another process of this run has stopped, 2 epochs are kept; the same command" in told
+    told = " ".join((killed.stdout + killed.stderr).split())
+    why = "another process of this run has stopped|interrupted"  # by its loss, or torchrun was faster
+    assert re.search(rf"({why}), 2 epochs are kept; the same command", told)
     assert len(epochs(tmp_path / "run")) == 2
     if split:
         done = launch(2, "-m", "adaptau_ext", *words)

@@ -55,6 +55,7 @@ LOADS = [
         "ld.global.nc.v4.u32",
         "ld.global.cs.s32",
         "ld.global.cs.s64",
+        "ld.global.cs.f32",
         "ld.volatile.global.u32",
         "ldu.global.u32",
     ),

@@ -26,7 +26,7 @@ from rich.text import Text
 from adaptau_ext.cli.console import console, explained, fail, needed, out_of_memory, reason
 from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
-from adaptau_ext.cli.signals import exit_code, interruptible
+from adaptau_ext.cli.signals import exit_code, interruptible, uninterrupted
 from adaptau_ext.data import Interactions, load, synthetic
 from adaptau_ext.distributed import World
 from adaptau_ext.errors import DataError, TrainingError
@@ -76,7 +76,7 @@ def train(
         with interruptible(), processes():
             _train(config, tensorboard)
     except KeyboardInterrupt as end:
-        console.print("[bold yellow]interrupted[/] before the first epoch")
+        console.print("[bold yellow]interrupted[/], no epoch is lost")
         raise typer.Exit(exit_code(end)) from None
 
 
@@ -119,19 +119,25 @@ def _told(run: Run) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, MemoryError, OSError, RuntimeError, TrainingError) as problem:
-        kept = f"{run.kept} epochs are kept"
-        goes_on = f"the same command with output={run.folder} goes on from there"
-        if isinstance(problem, KeyboardInterrupt):
-            console.print(
-                f"[bold yellow]interrupted[/], {kept}; {goes_on}", highlight=False, soft_wrap=True
-            )
-            raise typer.Exit(exit_code(problem)) from None
-        if isinstance(problem, TrainingError):
-            fail(f"{problem}; {kept} in {run.folder}")
-        if isinstance(problem, OSError) or out_of_memory(problem):
-            fail(f"{reason(problem)}; {kept}; with room for more, {goes_on}")
-        if not isinstance(problem, RuntimeError) or not lost_process(problem):
-            raise
+        with uninterrupted():
+            _tell(run, problem)
+        raise
+
+
+def _tell(run: Run, problem: Exception | KeyboardInterrupt) -> None:
+    """Ends the command, unless the user can do nothing about it."""
+    kept = f"{run.kept} epochs are kept"
+    goes_on = f"the same command with output={run.folder} goes on from there"
+    if isinstance(problem, KeyboardInterrupt):
+        console.print(
+            f"[bold yellow]interrupted[/], {kept}; {goes_on}", highlight=False, soft_wrap=True
+        )
+        raise typer.Exit(exit_code(problem)) from None
+    if isinstance(problem, TrainingError):
+        fail(f"{problem}; {kept} in {run.folder}")
+    if isinstance(problem, OSError) or out_of_memory(problem):
+        fail(f"{reason(problem)}; {kept}; with room for more, {goes_on}")
+    if isinstance(problem, RuntimeError) and lost_process(problem):
         fail(f"another process of this run has stopped, {kept}; {goes_on}")
 
 
