@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -109,7 +110,9 @@ def test_protocols(small: Interactions) -> None:
     assert clean.data.train.nnz + clean.data.valid.nnz == small.train.nnz
     assert 0.08 < clean.data.valid.nnz / small.train.nnz < 0.12
     assert clean.users.numel() == clean.data.train.nnz
-    list(clean.run())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(clean.run())
     by_valid = [r.metrics["recall@20"] for r in clean.results]
     assert by_valid[clean.best] == max(by_valid)
     clean.load_best()
@@ -119,7 +122,9 @@ def test_protocols(small: Interactions) -> None:
     )
     assert measured == expected
     paper = Trainer(config(tau=0.2), small)
-    with pytest.warns(UserWarning, match="the best epoch was chosen on the test items"):
+    with pytest.warns(UserWarning, match="the best epoch is chosen on the test items"):
+        paper.run()
+    with pytest.warns(UserWarning, match="the best epoch is chosen on the test items"):
         assert paper.evaluate().means() == paper.evaluate_test().means()
     assert paper.users.numel() == small.train.nnz
 

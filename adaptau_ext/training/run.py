@@ -115,7 +115,7 @@ class Run:
             self._lock.release()
 
     def _train(self, log: Callable[[EpochResult], object]) -> Iterator[EpochResult | Tensor]:
-        for event in self.trainer.run():
+        for event in self.trainer._epochs():
             if isinstance(event, EpochResult):
                 self.trainer.keep(self.folder)
                 self.kept = len(self.trainer.results)

@@ -194,7 +194,16 @@ class Trainer:
         Raises:
             TrainingError: at the end of an epoch whose loss or embeddings are not finite; or if an
                 epoch was left before its end, after which nothing is as the next one needs it.
+
+        Warns:
+            UserWarning: under "paper": epochs are chosen on the test items.
         """
+        if self.held_out.nnz:
+            self._warn_of_test()
+        return self._epochs()
+
+    def _epochs(self) -> Iterator[EpochResult | Tensor]:
+        """`run`, for those who say themselves what epochs are chosen on."""
         while not self.finished:
             if self._within_epoch:
                 raise TrainingError(
@@ -306,13 +315,16 @@ class Trainer:
         Warns:
             UserWarning: under "paper": the best epoch was chosen on the same items.
         """
+        self._warn_of_test()
+        return self._tested()
+
+    def _warn_of_test(self) -> None:
         if self.config.protocol == "paper":
             warnings.warn(
-                "protocol=paper: the best epoch was chosen on the test items; what it has there is "
+                "protocol=paper: the best epoch is chosen on the test items; what it has there is "
                 "higher than users would see",
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self._tested()
 
     def _tested(self) -> Evaluation:
         return self._evaluate(self.embeddings(), self.data.test, self.data.seen)
