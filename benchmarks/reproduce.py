@@ -29,6 +29,7 @@ from adaptau_ext.errors import InputError
 ROOT = Path(__file__).parents[1]
 TABLES = {
     "main": arms.main,
+    "fixed": arms.fixed,
     "seeds": arms.seeds,
     "seconds": arms.seconds,
     "search": arms.search,

@@ -11,9 +11,19 @@ from adaptau_ext.evaluation import compare
 from adaptau_ext.recipes import RECIPES
 
 from . import figures, tables
-from .arms import ADAPTIVE, BUDGETS, CLEAN, NOISE_TAUS, RATIOS, SEARCH_BUDGET, SHORT_WARMUP, Row
+from .arms import (
+    ADAPTIVE,
+    BEST_TAUS,
+    BUDGETS,
+    CLEAN,
+    NOISE_TAUS,
+    RATIOS,
+    SEARCH_BUDGET,
+    SHORT_WARMUP,
+    Row,
+)
 from .published import Published
-from .runs import COMPARED, Done, load, user_metrics
+from .runs import Done, load, user_metrics
 from .tables import Cells, Line
 
 _SHORT = (
@@ -48,6 +58,13 @@ TEXT: Mapping[str, tuple[str, str]] = {
         f"{RECIPES['ml-1m-mf']['patience']} epochs after the best, and its LightGCN, with other negatives and scores than "
         "on the other data sets, comes out above the published numbers. The paper's other strategies are compared on "
         "Yelp2018 with MF alone.",
+    ),
+    "fixed": (
+        "One temperature for all by the published recipe",
+        "The run of Adap-tau on Yelp2018 with MF above, and the same with one temperature for all users, a "
+        f"constant: {' or '.join(f'{tau:g}' for tau in BEST_TAUS)}, the best ones of the "
+        "[curve](#recall-over-fixed-temperatures), in Adap-tau's form of the softmax. The temperature is chosen on test, "
+        "as is the epoch.",
     ),
     "seeds": (
         "Inverse temperatures of other seeds",
@@ -114,6 +131,7 @@ TABLES: Mapping[str, Callable[[Sequence[Line], Published], list[Cells]]] = {
     "search": tables.search,
     "clean": tables.clean,
 }  # of the others: tables.results
+PAIRED = ("main", "fixed", "clean")  # tables whose users are compared one by one
 
 
 def write_page(
@@ -130,9 +148,9 @@ def write_page(
         cells = TABLES.get(name, tables.results)(lines, published)
         tables.write_csv(cells, output / f"{name}.csv")
         parts.append(f"## {title}\n\n{text}\n\n{tables.markdown(cells)}")
-        if name in COMPARED and (tests := _paired(rows, records)):
+        if name in PAIRED and (tests := _paired(lines, records)):
             tables.write_csv(tests, output / f"{name}-paired.csv")
-            parts.append(f"Adap-tau against Adap-tau0, paired over users:\n\n{tables.markdown(tests)}")
+            parts.append(f"The two strategies, paired over users:\n\n{tables.markdown(tests)}")
         if name in FIGURES:
             drawn = FIGURES[name](lines, output)
             parts += [f"![{path.stem}]({path.name})\n\n{caption}\n" for path, caption in drawn.items()]
@@ -147,21 +165,20 @@ def _line(row: Row, records: Path) -> Line | None:
     return Line(row, runs, beside) if runs else None
 
 
-def _paired(rows: list[Row], records: Path) -> list[Cells]:
-    """Of runs that follow each other and differ in the strategy alone, if both are done."""
-    lines: list[Cells] = []
-    for first, second in pairwise(rows):
-        where = {k: v for k, v in second.labels.items() if k != "strategy"}
-        if where != {k: v for k, v in first.labels.items() if k != "strategy"}:
-            continue
-        users = [user_metrics(row.arms[0], records) for row in (first, second)]
-        if users[0] is None or users[1] is None:
+def _paired(lines: Sequence[Line], records: Path) -> list[Cells]:
+    """Of lines that follow each other and differ in the strategy alone."""
+    rows: list[Cells] = []
+    for pair in pairwise(lines):
+        labels = [dict(line.row.labels) for line in pair]
+        names = [of_line.pop("strategy") for of_line in labels]
+        users = [user_metrics(line.best.arm, records) for line in pair]
+        if labels[0] != labels[1] or users[0] is None or users[1] is None:
             continue
         for test in compare(users[0], users[1]):
             p_values = {"t test, p": f"{test.t_p:.1e}", "Wilcoxon, p": f"{test.wilcoxon_p:.1e}"}
-            means = {"Adap-tau0": f"{test.first:.4f}", "Adap-tau": f"{test.second:.4f}"}
-            lines.append({**where, "metric": test.metric, **means, **p_values})
-    return lines
+            means = dict(zip(names, (f"{test.first:.4f}", f"{test.second:.4f}"), strict=True))
+            rows.append({**labels[0], "metric": test.metric, **means, **p_values})
+    return rows
 
 
 def _by_label(lines: Sequence[Line]) -> dict[str, Line]:

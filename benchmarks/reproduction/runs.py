@@ -25,7 +25,7 @@ from .arms import Arm
 ROOT = Path(__file__).parents[2]
 METRICS = ("recall@20", "ndcg@20")
 DIAGNOSTICS = ("item_norm_popularity", "item_norm_by_group", "positive_score", "recall@20_by_group")
-COMPARED = ("main", "clean")  # tables whose users are compared one by one; their runs are named so
+COMPARED = ("main", "clean")  # runs whose users' metrics are kept: names that begin so
 
 
 def _commit() -> str:
