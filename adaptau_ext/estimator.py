@@ -12,6 +12,7 @@ from adaptau_ext.data import Interactions, Log, read_log
 from adaptau_ext.errors import InputError
 from adaptau_ext.fitted import FittedModel
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer, make_config
+from adaptau_ext.training.config import with_recipe
 
 # Settings of a run that say where things are or how it is measured, not what is fitted.
 _NOT_OURS = (
@@ -63,11 +64,13 @@ class AdapTau:
                 raise InputError(f"{name} is no setting of AdapTau: it fits what it is given")
         if "threads" in self._settings:
             raise InputError("threads is no setting of AdapTau: call torch.set_num_threads")
-        short = {} if "recipe" in self._settings else {"epochs": 20, "patience": None}
-        config = make_config({**short, **self._settings})
-        if config.valid_fraction is not None and config.patience is None:
+        short = {"epochs": 20, "patience": None} if self._settings.get("recipe") is None else {}
+        config = make_config({**with_recipe({**short, **self._settings}), "protocol": "clean"})
+        if config.patience is not None:
+            return config
+        if config.valid_fraction is not None:
             raise InputError("valid_fraction is held out to stop by: give patience, too")
-        return config.model_copy(update={"protocol": "clean" if config.patience else "paper"})
+        return config.model_copy(update={"protocol": "paper"})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The settings that were given."""

@@ -60,7 +60,8 @@ class FittedModel:
         """Of a model trained on `data`; what was held out for validation is seen, too."""
         user_ids = pa.array(np.arange(data.n_users)) if data.user_ids is None else data.user_ids
         item_ids = pa.array(np.arange(data.n_items)) if data.item_ids is None else data.item_ids
-        u, i = (table.detach().float().cpu() for table in embeddings)
+        # copies: training may go on
+        u, i = (table.detach().to("cpu", torch.float32, copy=True) for table in embeddings)
         return cls(user_ids, item_ids, u, i, normalize, data.seen)
 
     def __repr__(self) -> str:

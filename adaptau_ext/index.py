@@ -25,7 +25,7 @@ _NOTHING: _Packed = (None, None, None)
 
 
 class ItemIndex:
-    """Exact top-k over a fixed catalogue: `ItemIndex(i, normalize).topk(u, k)` is `topk(u, i, k)`.
+    """Exact top-k over a fixed catalogue: `ItemIndex(i, normalize=...).topk(u, k)` is `topk(u, i, k)`.
 
     ::
 
@@ -158,8 +158,10 @@ def _read(folder: Path) -> tuple[Tensor, Normalize, _Packed]:
     with reading(f"{folder}: damaged, or written by another version", "make the index again"):
         try:
             about = json.loads((folder / "index.json").read_bytes())
+            normalize = about["normalize"]
             rows = mapped.read(folder / "rows.npy", getattr(torch, about["dtype"]))
-            if about["version"] != _VERSION or list(rows.shape) != about["shape"]:
+            whole = about["version"] == _VERSION and list(rows.shape) == about["shape"]
+            if not whole or normalize not in get_args(Normalize):
                 raise ValueError("index.json says something else")
             packed = _NOTHING
             if about["packed"] and _ops.pack_items(rows[:0])[2].numel():  # this processor scans bytes
@@ -167,4 +169,4 @@ def _read(folder: Path) -> tuple[Tensor, Normalize, _Packed]:
                 packed = tuple(mapped.read(path, dtype) for path, dtype in files)
         except FileNotFoundError as error:
             raise ModelError(f"{error.filename}: not found; {folder} is no index of items") from None
-    return rows, about["normalize"], packed
+    return rows, normalize, packed

@@ -212,8 +212,8 @@ def test_training_is_that_of_the_dense_optimiser(negatives: str) -> None:
     trained = []
     for sparse in (True, False):
         trainer = Trainer(config, data)
-        assert trainer.model.sparse
-        trainer.model.sparse = sparse
+        assert trainer.sparse
+        trainer.sparse = sparse
         for _ in trainer.run():
             pass
         trained.append(trainer.embeddings())

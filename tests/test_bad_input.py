@@ -124,6 +124,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     # settings
     "unknown key": (log, (*TRAIN, "learning_rate=1"), "unknown key 'learning_rate'"),
     "misspelt key": (log, (*TRAIN, "epoch=1"), "unknown key 'epoch'; did you mean epochs"),
+    "no cut-off": (text("s.yaml", "ks: []\n"), ("train", "s.yaml"), "ks: Tuple should have at least 1 item"),
     "key twice": (log, (*TRAIN, "lr=1", "lr=2"), "lr is given twice; keep one"),
     "no equals sign": (log, (*TRAIN, "lr"), "expected key=value, got 'lr'"),
     "negative number": (log, (*TRAIN, "lr=-1"), "lr: Input should be greater than 0, got '-1'"),

@@ -26,8 +26,9 @@ from adaptau_ext import AdapTau, FittedModel, cli
 from adaptau_ext.cli import train
 from adaptau_ext.cli.processes import lost_process
 from adaptau_ext.cli.signals import Terminated, interruptible
-from adaptau_ext.data import synthetic
-from adaptau_ext.training import EpochResult, TrainConfig
+from adaptau_ext.data import load, synthetic
+from adaptau_ext.training import EpochResult, TrainConfig, Trainer
+from adaptau_ext.training.finished import FinishedRun
 from adaptau_ext.training.run import Run
 
 KILLS = int(os.environ.get("ADAPTAU_KILLS", "3"))  # each costs a start of Python and PyTorch
@@ -140,6 +141,8 @@ def test_settings_without_effect_are_named(log: Path, tmp_path: Path) -> None:
         ({"n_layers": 2, "noise_by": "user", "negatives": "full", "n_negatives": 8}, "n_layers noise_by n_negatives"),
         ({"model": "lightgcn", "n_layers": 2, "noise": 0.1, "noise_by": "user"}, ""),
         ({"tau": 0.1, "mode": "paper", "variance": True, "warmup_epochs": 3}, "mode warmup_epochs variance"),
+        ({"rating_column": "stars", "time_column": "when"}, "rating_column time_column"),
+        ({"rating_column": "stars", "min_rating": 3, "time_column": "when", "split": "leave_one_out", "test_fraction": 0.1}, "test_fraction"),
         ({"variance": True}, "variance"),  # the warm-up is as long as training
         ({"variance": True, "warmup_epochs": 10}, ""),
         ({"tau": "weight_v0", "t1": 0.5, "t2": 2.0, "mode": "paper"}, "t1 t2"),
@@ -174,6 +177,43 @@ def test_changed_data_is_noticed(log: Path, tmp_path: Path) -> None:
     assert (folder / "results.json").read_bytes() == kept
     data.write_text(text)
     assert adaptau(*words)[0] == adaptau("evaluate", folder)[0] == 0
+
+
+def test_a_run_that_goes_on_for_longer_is_not_done(log: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ("train", f"data={log}", *QUICK[:-2], "patience=none", "threads=1", f"output={folder}")
+    assert adaptau(*words, "epochs=2")[0] == 0
+    config, results = ((folder / name).read_bytes() for name in ("config.json", "results.json"))
+    code, said = adaptau(*words, "epochs=1")
+    assert code == 2 and "holds a run of 2 epochs, more than epochs=1; choose another output" in said
+    assert (folder / "config.json").read_bytes() == config  # as it was
+    assert (folder / "results.json").read_bytes() == results
+    longer = FinishedRun.read(folder).config.model_copy(update={"epochs": 4})
+    events = Run(Trainer(longer, load(log)), folder).events()
+    assert isinstance(next(events), torch.Tensor)
+    events.close()
+    code, said = adaptau("report", folder)
+    assert code == 2 and "the run is not done" in said
+    assert adaptau(*words, "epochs=4")[0] == 0
+    assert FinishedRun.read(folder).results["last_epoch"] == 3
+
+
+def test_ids_and_paths_are_no_markup(log: Path, tmp_path: Path) -> None:
+    names = {3: "b4 [live]", 4: "[unknown]", 5: "x[/y]"}
+    data = pd.read_csv(log)
+    data["item_id"] = [names.get(int(i.removeprefix("item ")), i) for i in data["item_id"]]
+    data.to_csv(tmp_path / "ratings.csv", index=False)
+    folder = tmp_path / "r[exp]x"
+    code, text = adaptau("train", f"data={tmp_path / 'ratings.csv'}", *QUICK, f"output={folder}")
+    assert code == 0 and f"The run is in {folder}/: adaptau recommend {folder}" in text
+    code, text = adaptau("recommend", folder, "--user", "user 1", "-k", 80)
+    assert code == 0
+    wanted = set(names.values()) - set(data["item_id"][data["user_id"] == "user 1"])
+    assert wanted and all(f" {name} " in text for name in wanted)
+    (tmp_path / "users.txt").write_text("user 1\n", encoding="utf-8-sig")
+    for form, message in (("utf-8-sig", "user 1 "), ("utf-16", "users.txt: not readable")):
+        (tmp_path / "users.txt").write_text("user 1\n", encoding=form)
+        assert message in adaptau("recommend", folder, "--users", tmp_path / "users.txt")[1]
 
 
 def test_columns_that_nobody_asked_for_are_not_read(log: Path, tmp_path: Path) -> None:

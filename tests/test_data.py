@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from adaptau_ext.data import DataError, add_noise, read_lightgcn, synthetic
+from adaptau_ext.data.interactions import without_rows
 from tests.conftest import real_data
 
 
@@ -110,6 +112,8 @@ def test_valid_is_a_part_of_train() -> None:
     left = cut.without_valid()
     assert left.train.multiply(cut.valid).nnz == 0
     assert ((left.train + cut.valid) != data.train).nnz == 0
+    again = left.without_valid()  # nothing comes back
+    assert (again.train != left.train).nnz == 0 and (again.seen != data.train).nnz == 0
     again = data.cut_valid(0.25, seed=3)
     assert again.valid is not None and (again.valid != cut.valid).nnz == 0
     for fraction in (0, 1, -0.5):
@@ -125,6 +129,7 @@ def test_valid_file(tmp_path: Path) -> None:
     left = data.without_valid()  # user 1 has nothing else to train on
     assert left.valid is not None and left.valid.toarray().tolist() == [[0, 0, 1, 0], [0] * 4]
     assert left.train.toarray().tolist() == [[0, 1, 0, 1], [1, 0, 0, 0]]
+    assert left.without_valid().train.toarray().tolist() == left.train.toarray().tolist()
     (tmp_path / "valid.txt").write_text("0 2\n1 3\n")
     with pytest.raises(
         DataError, match="1 pairs of valid are not in train, the first is user 1, item 3"
@@ -153,5 +158,10 @@ def test_noise(by: Literal["activity", "user"], held_out: bool) -> None:
     items = np.bincount(added.indices, minlength=120)
     assert items.max() < 3 * items.mean()  # not by popularity
     assert (add_noise(data, 0.3, by=by, seed=1).train != noisy.train).nnz == 0
+    if by == "user":  # whoever has no interaction gets none, and does not make it less for the others
+        half = np.arange(200) >= 100
+        sparse = add_noise(replace(data, train=without_rows(data.train, half)), 0.3, by=by, seed=1)
+        more = np.diff(sparse.train.indptr) - np.where(half, 0, degree)
+        assert (more[half] == 0).all() and (abs(more[~half] - 0.3 * degree[~half].mean()) <= 1).all()
     with pytest.raises(ValueError, match="ratio must be >= 0, got -1"):
         add_noise(data, -1)

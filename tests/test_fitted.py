@@ -220,6 +220,9 @@ def test_estimator_holds_out_items_to_stop_early() -> None:
     assert len(by) < 40 and by.index(max(by)) == len(by) - 3
     seen = model.fitted_.seen
     assert seen.nnz == data.train.nnz  # what was held out is not recommended either
+    cut = data.cut_valid(0.1).without_valid()
+    again = AdapTau(**{**SMALL, "patience": 2}).fit(cut)
+    assert max(result.metrics["recall@20"] for result in again.history_) > 0
 
 
 def test_estimator_follows_conventions(tmp_path: Path) -> None:
@@ -230,6 +233,10 @@ def test_estimator_follows_conventions(tmp_path: Path) -> None:
         found = AdapTau(recipe=name, dim=8)._config()
         assert (found.epochs, found.patience) == (values["epochs"], values["patience"])
         assert (found.dim, AdapTau(recipe=name, epochs=3)._config().epochs) == (8, 3)
+    stopped = AdapTau(recipe="gowalla-mf", patience=5, valid_fraction=0.2)._config()
+    assert (stopped.protocol, stopped.patience, stopped.valid_fraction) == ("clean", 5, 0.2)
+    assert AdapTau(recipe=None)._config() == AdapTau()._config()
+    assert AdapTau(recipe="gowalla-mf", loss="direct_au")._config().tau == 1
     sklearn = pytest.importorskip("sklearn.base")
     assert sklearn.clone(model).get_params() == model.get_params()
     with pytest.raises(InputError, match="not fitted yet: call fit"):

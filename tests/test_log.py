@@ -78,6 +78,25 @@ def test_every_kind_of_file_is_the_same_log(tmp_path: Path, name: str, columns: 
     assert log.item_ids.to_pylist() == ["007", "7", "x"]  # "007" is not 7
 
 
+def test_a_first_line_of_numbers(tmp_path: Path) -> None:
+    """Names or an interaction: whatever is not certain is asked."""
+    path = tmp_path / "log.csv"
+
+    def pairs(text: str, *columns: str) -> set[tuple[object, ...]]:
+        path.write_text(text)
+        return {triple[:2] for triple in triples(read_log(path, Columns(*columns)))}
+
+    assert pairs("0,1,5\n0,2,5\n", "0", "1") == {(0, 1), (0, 2)}  # 0 and 1 are an interaction
+    assert pairs("user,0,1\n7,8,9\n", "user", "0") == {(7, 8)}
+    assert pairs("user,item,2020\n7,8,9\n", "user", "item", "2020") == {(7, 8)}
+    assert pairs("ann,7\nbob,8\n", "0", "1") == {("ann", 7), ("bob", 8)}
+    for text in ("0,1\n0,2\n", "ann,0,1\nbob,2,3\n"):
+        with pytest.raises(
+            DataError, match="could be the columns' names or an interaction; put a line"
+        ):
+            pairs(text, "0", "1")
+
+
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
 def test_frames_are_logs(make: object) -> None:
     assert triples(Log.from_frame(make(FRAME))) == EXPECTED  # type: ignore[operator]
@@ -100,6 +119,11 @@ def test_matrix_is_a_log(tmp_path: Path) -> None:
     log = read_log(path)
     assert triples(log) == {(0, 1, 2.0, None), (1, 0, 1.0, None)}
     assert len(log.user_ids) == len(log.item_ids) == 3  # rows and columns that are empty, too
+    twice = scipy.sparse.coo_array(([1, 1, 1], ([0, 0, 1], [1, 1, 0])), shape=(3, 3))
+    assert triples(Log.from_csr(twice)) == triples(log)
+    assert len(Log.from_csr(twice).merged().user_ids) == 3
+    with pytest.raises(DataError, match="matrix.npz has no columns: leave their names"):
+        read_log(path, Columns("0", "1"))
 
 
 def test_dates_order_interactions() -> None:
@@ -108,6 +132,11 @@ def test_dates_order_interactions() -> None:
         log = Log.from_frame(pd.DataFrame({"user": [1, 1, 1], "item": [1, 2, 3], "date": column}))
         assert log.times is not None
         assert np.argsort(log.times).tolist() == [2, 1, 0]
+    zoned = ["2026-01-02T00:00:00Z", "2026-01-01T10:00:00Z", "2026-01-01T11:59:59+02:00"]
+    for make in (pd.DataFrame, pl.DataFrame):
+        for column in (dates, zoned):
+            times = Log.from_frame(make({"user": [1] * 3, "item": [1, 2, 3], "date": column})).times
+            assert times is not None and np.argsort(times).tolist() == [2, 1, 0]
 
 
 def test_ratings_and_core() -> None:
@@ -169,6 +198,7 @@ def test_splits_do_not_overlap_and_ignore_the_order_of_rows(split: str) -> None:
 def test_leave_one_out_takes_the_last() -> None:
     frame = {"user": [1, 1, 1, 2, 2, 3], "item": [5, 6, 7, 5, 6, 5], "time": [10, 30, 20, 2, 1, 0]}
     data = split_log(Log.from_frame(pa.table(frame)), "leave_one_out")
+    assert data.valid_fraction is None  # whatever fraction is asked for is another valid
     assert data.test.toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
     assert data.valid is not None
     assert data.valid.toarray().tolist() == [
@@ -227,6 +257,15 @@ def test_folder_of_parts(tmp_path: Path) -> None:
     assert data.train.toarray().tolist() == [[1, 1, 0], [1, 1, 0]]  # valid is a part of it
     assert data.valid is not None and data.valid.toarray().tolist() == [[0, 1, 0], [0, 0, 0]]
     assert data.test.toarray().tolist() == [[0, 0, 0], [0, 0, 1]]
+    (tmp_path / "test.csv").write_text("user,item\nb,3\nc,1\n")
+    with pytest.raises(DataError, match="no training items, the first is user c; use"):
+        load(tmp_path)
+    (tmp_path / "test.csv").write_text("user,item\nb,3\na,1\n")
+    with pytest.raises(DataError, match="in train and in test, the first is user a, item 1; training"):
+        load(tmp_path)
+    (tmp_path / "test.csv").write_text("user,item\nb,3\nb,3\n")
+    with pytest.raises(DataError, match="duplicate pairs in test, the first is user b, item 3; use"):
+        load(tmp_path)
     # ids that are strings in one file and integers in another
     pyarrow.parquet.write_table(pa.table({"user": ["b"], "item": [3]}), tmp_path / "test.parquet")
     (tmp_path / "test.csv").unlink()
@@ -234,6 +273,15 @@ def test_folder_of_parts(tmp_path: Path) -> None:
     assert (again.test != data.test).nnz == 0
     with pytest.raises(DataError, match="is split already: min_rating, split would have no effect"):
         load(tmp_path, Preparation(min_rating=4, split="temporal"))
+
+
+def test_lightgcn_files_have_no_columns(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_text(f"0 {len(name)}\n")
+    assert load(tmp_path).train.nnz == 1
+    for asked in (Preparation(Columns("user")), Preparation(delimiter=";")):
+        with pytest.raises(DataError, match=r"train\.txt has no columns"):
+            load(tmp_path, asked)
 
 
 def test_ml_100k() -> None:

@@ -332,6 +332,12 @@ def test_a_damaged_index_is_refused(tmp_path: Path) -> None:
         cut.write_bytes(cut.read_bytes()[:-5])
         with pytest.raises(ModelError, match="damaged, or written by another version"):
             ax.ItemIndex.open(cut.parent)
+    about = next(p for p in _index_files(i, tmp_path / "about") if p.name == "index.json")
+    text = about.read_text()
+    for other in ('"unnormalized"', '"normalize": "nine", "unused"'):
+        about.write_text(text.replace('"normalize"', other))
+        with pytest.raises(ModelError, match="damaged, or written by another version"):
+            ax.ItemIndex.open(about.parent)
 
 
 def _index_files(i: Tensor, folder: Path) -> list[Path]:

@@ -67,6 +67,13 @@ def test_lambert_w_at_the_branch_point_and_beyond() -> None:
     assert lambert_w(edge).item() == pytest.approx(-1, abs=1e-7)  # W is vertical there
     assert lambert_w(torch.nextafter(edge, edge - 1)).item() == pytest.approx(-1, abs=1e-7)
     assert lambert_w(edge - 1e-3).isnan()
+    for dtype in (torch.float32, torch.bfloat16):
+        rounded = edge.to(dtype)
+        assert lambert_w(rounded).item() == pytest.approx(-1, abs=3 * torch.finfo(dtype).eps ** 0.5)
+        assert lambert_w(rounded - 0.01).isnan()
+    above = torch.nextafter(edge.float(), torch.tensor(0.0))  # not taken for the branch point
+    assert lambert_w(above).item() == pytest.approx(scipy.special.lambertw(above.item()).real, abs=1e-6)
+    assert lambert_w(torch.tensor([math.inf, math.nan])).tolist()[0] == math.inf
     assert lambert_w(torch.tensor([0.5], dtype=torch.float32)).dtype == torch.float32
 
 

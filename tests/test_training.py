@@ -110,6 +110,8 @@ def test_protocols(small: Interactions) -> None:
     assert clean.data.train.nnz + clean.data.valid.nnz == small.train.nnz
     assert 0.08 < clean.data.valid.nnz / small.train.nnz < 0.12
     assert clean.users.numel() == clean.data.train.nnz
+    again = Trainer(clean.config, clean.data)  # what has been taken out already stays out
+    assert again.data.train.nnz == clean.data.train.nnz and again.data.seen.nnz == small.train.nnz
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(clean.run())
@@ -288,7 +290,7 @@ def test_an_epoch_that_was_left(small: Interactions, model: str) -> None:
     trainer, whole = Trainer(settings, small), Trainer(settings, small)
     whole_run = (event for event in whole.run() if isinstance(event, EpochResult))
     next(whole_run)
-    state = copy.deepcopy(whole.state_dict())  # Adam's moments would be shared
+    state = copy.deepcopy(whole.state_dict())  # its tensors are those in use
     for step, _ in enumerate(trainer.run()):
         if len(trainer.results) == 1 and step > trainer.n_batches + 3:
             break
@@ -296,12 +298,35 @@ def test_an_epoch_that_was_left(small: Interactions, model: str) -> None:
     for ours, exact in zip(trainer.embeddings(), whole.embeddings(), strict=True):
         assert torch.equal(ours, exact)
     with pytest.raises(
-        TrainingError, match="epoch 1 was left before its end; go on from the state_dict"
+        TrainingError, match="epoch 1 was left before its end; go on from a state_dict that"
     ):
         next(trainer.run())
     trainer.load_state_dict(state)
     again = [event for event in trainer.run() if isinstance(event, EpochResult)]
     assert [e.loss_sum for e in again] == [e.loss_sum for e in whole_run]
+    other = Trainer(settings.model_copy(update={"lr": 0.5}), small)
+    with pytest.raises(ConfigError, match="the state is one of another configuration"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_training_leaves_nothing_in_the_model(small: Interactions, model: str) -> None:
+    """Its gradients are dense again, and what was taken out of a trainer stays as it was."""
+    trainer = Trainer(config(model=model, tau=0.2, epochs=2), small)
+    fitted = []
+    for event in trainer.run():
+        if isinstance(event, EpochResult):
+            model_then = trainer.fitted()
+            fitted.append((model_then, model_then.user_embeddings.clone()))
+    for then, copied in fitted:
+        assert torch.equal(then.user_embeddings, copied)
+    assert not torch.equal(fitted[0][1], fitted[1][1])
+    for table in trainer.model.parameters():
+        table.grad = None
+    rows = trainer.model.rows(trainer.users[:8], trainer.items[:8], catalogue=False)
+    (rows.u.sum() + rows.i.sum()).backward()
+    torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+    torch.optim.Adam(trainer.model.parameters()).step()
 
 
 def test_the_best_epoch_outlives_a_stop(small: Interactions, tmp_path: Path) -> None:
@@ -312,7 +337,7 @@ def test_the_best_epoch_outlives_a_stop(small: Interactions, tmp_path: Path) -> 
     first.best = 0  # as if the second had been worse
     first.best_model["item_table"] += 1
     first.keep(tmp_path)
-    second = Trainer(settings.model_copy(update={"epochs": 3, "lr": 1e-12}), small)
+    second = Trainer(settings.model_copy(update={"epochs": 3}), small)
     second.restore(tmp_path)
     assert second.best == 0
     second.results[0].metrics["recall@20"] = 1.0

@@ -32,6 +32,11 @@ console = _Output()
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+def say(text: str) -> None:
+    """One line as it is: ids and paths may look like markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
     line = " ".join(message.split())

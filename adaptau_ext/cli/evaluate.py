@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from adaptau_ext.cli.console import console, explained
+from adaptau_ext.cli.console import console, explained, say
 from adaptau_ext.cli.train import load_data
 from adaptau_ext.evaluation import (
     METRICS,
@@ -85,4 +85,4 @@ def evaluate(
 
         columns = {"user": model.user_ids.take(evaluation.users), **evaluation.values}
         write_table(columns, output)
-        console.print(f"written to {output}", highlight=False)
+        say(f"written to {output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adaptau_ext.cli.console import console, explained, fail, needed
+from adaptau_ext.cli.console import explained, fail, needed, say
 from adaptau_ext.export import FORMATS
 from adaptau_ext.training.finished import fitted_model
 
@@ -41,4 +41,4 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     for name in formats:
         for path in FORMATS[name][0](model, folder):
-            console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+            say(f"{name}: {path}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adaptau_ext.cli.console import console, explained, needed
+from adaptau_ext.cli.console import explained, needed, say
 from adaptau_ext.data.fetch import SOURCE, fetch
 
 
@@ -31,4 +31,4 @@ def fetch_command(
     """Download a data set of the paper and check its SHA-256."""
     needed("pooch", "fetch")
     folder = fetch(name, to, source=source)
-    console.print(f"{folder} is complete: adaptau train data={folder}", highlight=False, soft_wrap=True)
+    say(f"{folder} is complete: adaptau train data={folder}")

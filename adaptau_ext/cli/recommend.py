@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
-from adaptau_ext.cli.console import console, explained, fail
+from adaptau_ext.cli.console import console, explained, fail, say
 from adaptau_ext.cli.tables import write_batches
+from adaptau_ext.errors import DataError, reading
 from adaptau_ext.fitted import RECOMMENDATIONS, FittedModel
 from adaptau_ext.training.finished import fitted_model
 
@@ -55,7 +57,7 @@ def recommend(
         batches, "recommending", console=console, transient=True, disable=not console.is_terminal
     )
     rows = write_batches(shown, model.schema, output)
-    console.print(f"{rows:,} recommendations in {output}", highlight=False, soft_wrap=True)
+    say(f"{rows:,} recommendations in {output}")
 
 
 def _wanted(user: list[str] | None, users: Path | None) -> list[str] | None:
@@ -65,12 +67,15 @@ def _wanted(user: list[str] | None, users: Path | None) -> list[str] | None:
         return user or None
     if not users.is_file():
         fail(f"{users}: no such file")
-    ids = [line.strip() for line in users.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with reading(f"{users}: not readable", "it should be UTF-8 text", DataError):
+        lines = users.read_text(encoding="utf-8-sig").splitlines()
+    ids = [line.strip() for line in lines if line.strip()]
     return ids or fail(f"{users}: no id in it; it should hold one a line")
 
 
 def _print(model: FittedModel, wanted: list[str], k: int, include_seen: bool) -> None:
     table = Table(*RECOMMENDATIONS)
     for row in model.recommend(wanted, k, exclude_seen=not include_seen).to_pylist():
-        table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values()))
+        cells = (f"{v:.4f}" if isinstance(v, float) else str(v) for v in row.values())
+        table.add_row(*map(Text, cells))  # an id may look like markup
     console.print(table)

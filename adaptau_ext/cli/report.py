@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from adaptau_ext.cli.console import console, explained, fail, needed
+from adaptau_ext.cli.console import explained, fail, needed, say
 from adaptau_ext.training.finished import FinishedRun
 
 
@@ -44,4 +44,4 @@ def report(
         fail("runs must have different names, got " + ", ".join(names))
     path = output or runs[0] / "report.html"
     write_report(found, path)
-    console.print(f"written to {path}", highlight=False, soft_wrap=True)
+    say(f"written to {path}")

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from adaptau_ext.cli.console import console, explained, fail, needed, out_of_memory, reason
+from adaptau_ext.cli.console import console, explained, fail, needed, out_of_memory, reason, say
 from adaptau_ext.cli.processes import lost_process, processes
 from adaptau_ext.cli.settings import effective, keys, read_settings
 from adaptau_ext.cli.signals import exit_code, interruptible, uninterrupted
@@ -100,17 +100,12 @@ def _train(config: TrainConfig, tensorboard: bool) -> None:
         return
     results = run.results
     assert results is not None
-    console.print(
+    say(
         f"Full ranking of the test items by epoch {results['best_epoch']}, the best "
-        f"{results['selected_by']} on {results['selected_on']}; training items masked",
-        highlight=False,
+        f"{results['selected_by']} on {results['selected_on']}; training items masked"
     )
     console.print(_results_table(results, config.ks))
-    console.print(
-        f"The run is in {folder}/: adaptau recommend {folder}, adaptau report {folder}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"The run is in {folder}/: adaptau recommend {folder}, adaptau report {folder}")
 
 
 @contextmanager
@@ -129,9 +124,8 @@ def _tell(run: Run, problem: Exception | KeyboardInterrupt) -> None:
     kept = f"{run.kept} epochs are kept"
     goes_on = f"the same command with output={run.folder} goes on from there"
     if isinstance(problem, KeyboardInterrupt):
-        console.print(
-            f"[bold yellow]interrupted[/], {kept}; {goes_on}", highlight=False, soft_wrap=True
-        )
+        console.print("[bold yellow]interrupted[/]", end=", ")
+        say(f"{kept}; {goes_on}")
         raise typer.Exit(exit_code(problem)) from None
     if isinstance(problem, TrainingError):
         fail(f"{problem}; {kept} in {run.folder}")
@@ -175,16 +169,12 @@ def _introduce(config: TrainConfig, data: Interactions) -> None:
         if value != TrainConfig.model_fields[name].default and name != "data"
     }
     made_up = " (made up: Zipf popularity, planted tastes)" if config.data == "synthetic" else ""
-    console.print(f"{data.describe()}{made_up}", highlight=False)
+    say(f"{data.describe()}{made_up}")
     for note in data.notes:
-        console.print(f"  {note}", highlight=False)
-    console.print(
-        "settings: " + " ".join(f"{name}={value}" for name, value in changed.items()),
-        highlight=False,
-        markup=False,
-    )
+        say(f"  {note}")
+    say("settings: " + " ".join(f"{name}={value}" for name, value in changed.items()))
     if config.idle:
-        console.print(f"  without effect beside the others: {', '.join(config.idle)}", highlight=False)
+        say(f"  without effect beside the others: {', '.join(config.idle)}")
     if config.protocol == "paper":
         console.print(
             "[bold yellow]protocol=paper:[/] the epoch is chosen on the test items; what comes out is "

@@ -50,9 +50,20 @@ def read_log(
     """
     path = Path(path)
     if file_kind(path) == ".npz":
+        refuse_columns(path, columns, delimiter)
         return Log.from_csr(_read_npz(path), name=path.name)
     table, found = read_table(path, columns or Columns(), delimiter=delimiter, look_for=look_for)
     return Log.from_table(table, found, name=path.name)
+
+
+def refuse_columns(path: Path, columns: Columns | None, delimiter: str | None) -> None:
+    """Of a file that has none.
+
+    Raises:
+        DataError: if any were asked for.
+    """
+    if any(_names(columns or Columns())) or delimiter is not None:
+        raise DataError(f"{path} has no columns: leave their names and the delimiter out")
 
 
 def read_table(
@@ -68,6 +79,7 @@ def read_table(
         raise DataError(f"{path}: no such file")
     with _within_memory(path), reading(f"{path}: not readable", "mend the file", DataError):
         if kind == ".npz":
+            refuse_columns(path, columns, delimiter)
             coo = scipy.sparse.coo_array(_read_npz(path))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
         if kind == ".parquet":
@@ -130,8 +142,8 @@ def _read_text(
     if not first:
         what = "first line" if head.strip() else "file"
         raise DataError(f"{path}: the {what} is empty")
-    places = [c for c in _names(columns) if c.isdecimal() and c not in first]
-    if places:  # there is no header: columns are called by their places
+    by_place = _by_place(path, first, _names(columns))
+    if by_place:
         names = [str(n) for n in range(len(first))]
     else:
         names = first
@@ -152,7 +164,7 @@ def _read_text(
     }  # "007" is not 7
     if found.rating is not None:
         types[found.rating] = pa.float64()
-    lines = pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if places else 1)
+    lines = pyarrow.csv.ReadOptions(column_names=names, skip_rows=0 if by_place else 1)
     fields = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=False)
     if path.suffix in COMPRESSED:
         _refuse_bomb(path, lines, fields, _names(found))
@@ -169,6 +181,25 @@ def _read_text(
         ),
     )
     return table, found
+
+
+def _by_place(path: Path, first: list[str], asked: list[str]) -> bool:
+    """Whether there is no header, and columns are called by their places.
+
+    Raises:
+        DataError: if the first line could be names as well as an interaction.
+    """
+    decimal = [name for name in asked if name.isdecimal()]
+    if any(name not in first for name in decimal):
+        return True
+    if len(decimal) < len(asked) or not decimal or any(int(name) >= len(first) for name in decimal):
+        return False  # a name that can be no place
+    if all(map(_is_number, first)) and first != [str(n) for n in range(len(first))]:
+        return True
+    raise DataError(
+        f"{path}: the first line, {','.join(first)[:60]!r}, could be the columns' names or an "
+        "interaction; put a line of names like user,item above the first interaction, or in its place"
+    )
 
 
 def _refuse_bomb(

@@ -16,6 +16,7 @@ from adaptau_ext.errors import DataError
 
 ColdUsers = Literal["error", "drop", "keep"]
 Duplicates = Literal["error", "merge"]
+_Ids = tuple[pa.Array | None, pa.Array | None]  # of users, of items
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Interactions:
     `valid`, if there is one, is a part of `train`; `without_valid()` takes it out, to select on.
 
     Attributes:
-        valid_fraction: of train, that `valid` was cut as; None: `valid` came with the data.
+        valid_fraction: of train, that `valid` was cut as; None: `valid` was not cut so.
         user_ids, item_ids: what rows and columns are called outside; None: by their numbers.
         notes: what was done to the data, for people.
     """
@@ -49,6 +50,8 @@ class Interactions:
         valid: tuple[np.ndarray, np.ndarray] | None = None,
         n_users: int = 0,
         n_items: int = 0,
+        user_ids: pa.Array | None = None,
+        item_ids: pa.Array | None = None,
         cold_users: ColdUsers = "error",
         duplicates: Duplicates = "error",
     ) -> Interactions:
@@ -57,6 +60,7 @@ class Interactions:
         Args:
             valid: a part of train.
             n_users, n_items: at least so many, where some have no pair at all.
+            user_ids, item_ids: as the attributes.
             cold_users: what to do with users who have test items but no training items: "error",
                 "drop" their test items, or "keep" (they are scored by an untrained embedding).
             duplicates: "error", or "merge" repeated pairs into one.
@@ -68,51 +72,56 @@ class Interactions:
             max(n_users, *(1 + int(users.max(initial=0)) for users, _ in parts)),
             max(n_items, *(1 + int(items.max(initial=0)) for _, items in parts)),
         )
-        train_csr = _csr(name, "train", train, shape, duplicates)
-        test_csr = _csr(name, "test", test, shape, duplicates)
+        ids = user_ids, item_ids
+        train_csr = _csr(name, "train", train, shape, duplicates, ids)
+        test_csr = _csr(name, "test", test, shape, duplicates, ids)
 
         cold = (np.diff(train_csr.indptr) == 0) & (np.diff(test_csr.indptr) > 0)
         if cold.any() and cold_users == "error":
             raise DataError(
                 f"{name}: {int(cold.sum())} users have test items but no training items, the first is "
-                f'user {int(cold.argmax())}; use cold_users="drop" to leave them out of the '
-                'evaluation or "keep" to score them untrained'
+                f"user {_called(user_ids, cold.argmax())}; "
+                'use cold_users="drop" to leave them out of the evaluation or "keep" to score them '
+                "untrained"
             )
         if cold_users == "drop":
             test_csr = without_rows(test_csr, cold)
         both = train_csr.multiply(test_csr)
         if both.nnz:
-            user, item = (ids[0] for ids in both.nonzero())
             raise DataError(
-                f"{name}: {both.nnz} pairs are in train and in test, the first is user {user}, item "
-                f"{item}; training items are never recommended, so remove them from one of the two"
+                f"{name}: {both.nnz} pairs are in train and in test, the first is {_first(both, ids)}; "
+                "training items are never recommended, so remove them from one of the two"
             )
         if valid is None:
-            return cls(name, train_csr, test_csr)
-        valid_csr = _csr(name, "valid", valid, shape, duplicates)
+            return cls(name, train_csr, test_csr, user_ids=user_ids, item_ids=item_ids)
+        valid_csr = _csr(name, "valid", valid, shape, duplicates, ids)
         outside = valid_csr - valid_csr.multiply(train_csr)
         outside.eliminate_zeros()
         if outside.nnz:
-            user, item = (ids[0] for ids in outside.nonzero())
             raise DataError(
-                f"{name}: {outside.nnz} pairs of valid are not in train, the first is user {user}, "
-                f"item {item}; valid must be a part of train"
+                f"{name}: {outside.nnz} pairs of valid are not in train, the first is "
+                f"{_first(outside, ids)}; valid must be a part of train"
             )
-        return cls(name, train_csr, test_csr, valid_csr)
+        return cls(name, train_csr, test_csr, valid_csr, user_ids=user_ids, item_ids=item_ids)
 
     def without_valid(self) -> Interactions:
         """Train without valid, which is there to choose hyper-parameters and epochs on.
 
-        Users whose training items are all in valid keep them in train, and have no valid items.
+        Users whose training items are all in valid keep them in train, and have no valid items. Data
+        that it has been taken out of already comes back as it is.
         """
         if self.valid is None:
             raise DataError(
                 f"{self.name}: there is no validation split; cut one with cut_valid(), or "
                 "valid_fraction=0.1"
             )
-        lost = np.diff(self.valid.indptr) >= np.diff(self.train.indptr)
+        inside = self.valid.multiply(self.train).tocsr()
+        if inside.nnz == 0:
+            return self
+        lost = np.diff(inside.indptr) >= np.diff(self.train.indptr)
+        lost &= np.diff(inside.indptr) > 0
         valid = without_rows(self.valid, lost) if lost.any() else self.valid
-        train = (self.train - valid).tocsr()
+        train = (self.train - valid.multiply(self.train)).tocsr()
         train.eliminate_zeros()
         train.sort_indices()
         return replace(self, train=train, valid=valid)
@@ -195,20 +204,29 @@ def _csr(
     pairs: tuple[np.ndarray, np.ndarray],
     shape: tuple[int, int],
     duplicates: Duplicates,
+    ids: _Ids,
 ) -> scipy.sparse.csr_array:
     users, items = pairs
     counts = scipy.sparse.coo_array((np.ones(users.size, np.int32), (users, items)), shape=shape)
     csr = counts.tocsr()  # sums duplicates
     csr.sort_indices()
     if csr.nnz != users.size and duplicates == "error":
-        first = int((csr.data > 1).argmax())
-        user = int(np.searchsorted(csr.indptr, first, side="right") - 1)
         raise DataError(
-            f"{name}: {users.size - csr.nnz} duplicate pairs in {split}, the first is user {user}, "
-            f'item {csr.indices[first]}; use duplicates="merge" to count each pair once'
+            f"{name}: {users.size - csr.nnz} duplicate pairs in {split}, the first is "
+            f'{_first(csr > 1, ids)}; use duplicates="merge" to count each pair once'
         )
     csr.data[:] = 1
     return csr
+
+
+def _first(pairs: scipy.sparse.csr_array, ids: _Ids) -> str:
+    """The first pair of a matrix, as it is called outside."""
+    user, item = (_called(names, places[0]) for names, places in zip(ids, pairs.nonzero(), strict=True))
+    return f"user {user}, item {item}"
+
+
+def _called(ids: pa.Array | None, place: int) -> object:
+    return place if ids is None else ids[int(place)].as_py()
 
 
 def without_rows(csr: scipy.sparse.csr_array, rows: np.ndarray) -> scipy.sparse.csr_array:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from adaptau_ext.data.files import COMPRESSED, SUFFIXES, read_log, read_table
+from adaptau_ext.data.files import COMPRESSED, SUFFIXES, read_log, read_table, refuse_columns
 from adaptau_ext.data.interactions import ColdUsers, Duplicates, Interactions
 from adaptau_ext.data.lightgcn import read_lightgcn
 from adaptau_ext.data.log import ANY_COLUMNS, Columns, Log
@@ -117,6 +117,7 @@ def load(
     if parts["train"] is None:
         raise DataError(f"{source}: a folder of data has train.* and test.* files, no train.* is there")
     if parts["train"].suffix == ".txt":
+        refuse_columns(parts["train"], preparation.columns, preparation.delimiter)
         return read_lightgcn(source, cold_users=cold_users, duplicates=duplicates)
     if parts["test"] is None:
         raise DataError(f"{source}: a folder of data has train.* and test.* files, no test.* is there")
@@ -161,14 +162,15 @@ def _joined(
         n = len(log.item_ids)
         outside = ~np.isin(valid[0] * n + valid[1], train[0] * n + train[1])
         train = (np.append(train[0], valid[0][outside]), np.append(train[1], valid[1][outside]))
-    joined = Interactions.from_pairs(
+    return Interactions.from_pairs(
         name,
         train,
         pairs["test"],
         valid=valid,
         n_users=len(log.user_ids),
         n_items=len(log.item_ids),
+        user_ids=log.user_ids,
+        item_ids=log.item_ids,
         cold_users=cold_users,
         duplicates=duplicates,
     )
-    return replace(joined, user_ids=log.user_ids, item_ids=log.item_ids)

@@ -101,7 +101,7 @@ class Log:
     @classmethod
     def from_csr(cls, csr: Any, *, name: str = "data") -> Log:
         """From a SciPy sparse matrix `[n_users, n_items]`: its places are ids, its values ratings."""
-        coo = scipy.sparse.coo_array(csr)
+        coo = scipy.sparse.coo_array(scipy.sparse.csr_array(csr))  # sums what is there twice
         if coo.nnz == 0:
             raise DataError(f"{name}: no interaction in it")
         users, items = (part.astype(np.int64) for part in coo.coords)
@@ -271,13 +271,8 @@ def _numbers(table: pa.Table, name: str, source: str) -> np.ndarray:
 
 def _times(table: pa.Table, name: str, source: str) -> np.ndarray:
     column = _column(table, name)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        try:
-            column = column.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid as problem:
-            raise DataError(
-                f"{source}: {name} must hold numbers or dates like 2026-11-28 14:00:00; {problem}"
-            ) from None
+    if _is_text(column.type):
+        column = _parsed(column.cast(pa.string()), f"{source}: {name}")
     if pa.types.is_temporal(column.type):
         if column.null_count:
             row = column.is_null().index(True).as_py()
@@ -287,3 +282,19 @@ def _times(table: pa.Table, name: str, source: str) -> np.ndarray:
     if pa.types.is_integer(column.type) and column.null_count == 0:
         return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False))
     return _numbers(table, name, source)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _parsed(times: pa.Array, what: str) -> pa.Array:
+    """Dates, or times, without a zone or all with one."""
+    problem: pa.ArrowInvalid | None = None
+    for zone in (None, "UTC"):
+        try:
+            return times.cast(pa.timestamp("us", zone))
+        except pa.ArrowInvalid as found:
+            problem = problem or found
+    raise DataError(f"{what} must hold numbers or dates like 2026-11-28 14:00:00; {problem}")

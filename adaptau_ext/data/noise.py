@@ -22,8 +22,8 @@ def add_noise(
 
     Args:
         ratio: false interactions, as a share of the training interactions.
-        by: "activity" gives each user `ratio` times its own number of interactions, "user" everyone the
-            same number; each rounded at random so that the mean is it.
+        by: "activity" gives each user `ratio` times its own number of interactions, "user" everyone who
+            has any the same number; each rounded at random so that the mean is it.
     """
     if ratio < 0:
         raise ValueError(f"ratio must be >= 0, got {ratio}")
@@ -32,7 +32,8 @@ def add_noise(
     generator = np.random.default_rng(seed)
     known = (data.seen + data.test).tocsr()
     degree = np.diff(data.train.indptr)
-    share = degree * ratio if by == "activity" else np.where(degree > 0, ratio * degree.mean(), 0)
+    active = degree > 0
+    share = degree * ratio if by == "activity" else active * (ratio * degree[active].mean())
     count = np.floor(share + generator.random(degree.size)).astype(np.int64)
     count = np.minimum(count, data.n_items - np.diff(known.indptr))
     keys = _keys(known, data.n_items)

@@ -30,7 +30,7 @@ def split_log(
         leave_one_out  every user's last item is test, the one before it valid; by chance without times
         temporal       the last test_fraction of all interactions are test, the last valid_fraction of
                        the others valid; equal times stay together, and users and items that are not
-                       trained on are left out of what is held out
+                       trained on are left out of test, and stay in train instead of being valid
 
     Whoever has a single item trains on it, and has no test items.
 
@@ -76,7 +76,8 @@ def split_log(
     if test.nnz == 0:
         raise DataError(f"{log.name}: split={split} leaves no test item for any user")
     ids = log.user_ids, log.item_ids
-    return Interactions(log.name, train, test, valid, valid_fraction, *ids, notes)
+    cut = None if split == "leave_one_out" else valid_fraction
+    return Interactions(log.name, train, test, valid, cut, *ids, notes)
 
 
 def _csr(log: Log, which: np.ndarray, shape: tuple[int, int]) -> scipy.sparse.csr_array:

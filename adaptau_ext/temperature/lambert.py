@@ -19,9 +19,10 @@ def lambert_w(x: Tensor) -> Tensor:
         ill-conditioned: W = -1 + sqrt(2 (e x + 1)) + ...).
     """
     z = x.double()
-    # Series in p around the branch point -1/e, where rounding may have put z just below it.
+    # Series in p around the branch point -1/e, where rounding may have put x just below it.
     square = 2 * (math.e * z + 1)
-    p = torch.where(square.abs() < 1e-14, 0, square).sqrt()
+    below = -4 * torch.finfo(x.dtype).eps
+    p = torch.where((square > below) & (square < 1e-14), 0, square).sqrt()
     series = -1 + p * (1 + p * (-1 / 3 + p * (11 / 72 + p * (-43 / 540))))
     log = torch.log1p(z.clamp(min=-0.25))
     w = torch.where(z < -0.2, series, log * (1 - torch.log1p(log) / (2 + log)))
@@ -29,4 +30,5 @@ def lambert_w(x: Tensor) -> Tensor:
         e = w.exp()
         f = w * e - z
         w = w - f / (e * (w + 1) - (w + 2) * f / (2 * w + 2))
-    return torch.where(p < 1e-3, series, w).to(x.dtype)  # NaN below the branch point stays NaN
+    w = torch.where(p < 1e-3, series, w)  # NaN below the branch point stays NaN
+    return torch.where(z == math.inf, z, w).to(x.dtype)

@@ -150,7 +150,9 @@ class TrainConfig(BaseModel):
         default=None,
         description="metric that makes an epoch the best; default: recall at the middle one of ks",
     )
-    ks: tuple[Count, ...] = Field(default=(10, 20, 50), description="evaluation cut-offs")
+    ks: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
+        default=(10, 20, 50), description="evaluation cut-offs"
+    )
     ranking: Normalize | None = Field(
         default=None,
         description="embeddings that are unit vectors in the scores of evaluation; default: none for "
@@ -193,6 +195,9 @@ class TrainConfig(BaseModel):
             values["patience"] = None
         if values.get("delimiter") == "\\t":  # as it is written in a shell
             values["delimiter"] = "\t"
+        for name in ("user_column", "item_column", "rating_column", "time_column"):
+            if type(values.get(name)) is int:  # a place, as YAML reads it
+                values[name] = str(values[name])
         if values.get("loss") in WITHOUT_TAU:
             values.setdefault("tau", 1.0)
         if values.get("negatives") is None:
@@ -225,6 +230,9 @@ class TrainConfig(BaseModel):
         """Settings that are not the default, but count for nothing beside the others."""
         adaptive, learned = self.tau in get_args(Strategy), str(self.tau).startswith("learned")
         counts = {
+            "rating_column": self.min_rating is not None,
+            "time_column": self.split != "random",
+            "test_fraction": self.split != "leave_one_out",
             "n_layers": self.model == "lightgcn",
             "noise_by": self.noise > 0,
             "n_negatives": self.negatives == "sampled",
@@ -283,18 +291,31 @@ class TrainConfig(BaseModel):
         return self
 
 
+def with_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings by name, with those of `recipe` that they do not give.
+
+    Raises:
+        ConfigError: for a recipe that is none.
+    """
+    values = dict(values)
+    recipe = values.pop("recipe", None)
+    if recipe is None:
+        return values
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {_short.repr(recipe)}")
+    published = dict(RECIPES[recipe])
+    if values.get("loss") in WITHOUT_TAU:
+        published.pop("tau", None)
+    return {**published, **values}
+
+
 def make_config(values: dict[str, Any]) -> TrainConfig:
     """A configuration of settings by name; `recipe` names published ones, which the others override.
 
     Raises:
         ConfigError: one line, for a key that is none, or a value that does not fit.
     """
-    values = dict(values)
-    recipe = values.pop("recipe", None)
-    if recipe is not None:
-        if not isinstance(recipe, str) or recipe not in RECIPES:
-            raise ConfigError(f"recipe must be one of {', '.join(RECIPES)}, got {_short.repr(recipe)}")
-        values = {**RECIPES[recipe], **values}
+    values = with_recipe(values)
     for key in values:
         if key not in TrainConfig.model_fields:
             near = difflib.get_close_matches(str(key)[:80], [*TrainConfig.model_fields, "recipe"], 1)
@@ -309,3 +330,14 @@ def make_config(values: dict[str, Any]) -> TrainConfig:
         key = str(first["loc"][0])
         expected = "; ".join(e["msg"] for e in problem.errors() if e["loc"][0] == key)
         raise ConfigError(f"{key}: {expected}, got {_short.repr(values[key])}") from None
+
+
+def what_matters(config: str) -> dict[str, Any]:
+    """Of a configuration in JSON; a run may be resumed elsewhere, and for longer."""
+    try:
+        values = TrainConfig.model_validate_json(config).model_dump()  # with keys that came later
+    except ValueError:
+        return {}
+    for key in ("output", "threads", "device", "epochs", "patience"):
+        values.pop(key, None)
+    return values

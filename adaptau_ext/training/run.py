@@ -16,7 +16,7 @@ from adaptau_ext import durable
 from adaptau_ext.errors import ConfigError, InputError
 from adaptau_ext.evaluation import beyond_accuracy, group_recall, popularity_groups
 from adaptau_ext.training import checkpoint
-from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.config import what_matters
 from adaptau_ext.training.finished import data_digest
 from adaptau_ext.training.lock import Lock
 from adaptau_ext.training.trainer import EpochResult, Trainer
@@ -69,19 +69,24 @@ class Run:
         self._lock = Lock(self.folder)
         for part in self.folder.glob("*.part"):  # a kill -9 left it
             shutil.rmtree(part) if part.is_dir() else part.unlink()
-        config = self.trainer.config.model_dump_json(indent=2) + "\n"
-        path, data_path = (self.folder / name for name in ("config.json", "data.json"))
+        path = self.folder / "config.json"
         if path.exists():
             other = None
-            if _what_matters(path.read_text("utf-8")) != _what_matters(config):
+            config = self.trainer.config.model_dump_json()
+            if what_matters(path.read_text("utf-8")) != what_matters(config):
                 other = "of another configuration"
             elif data_digest(self.folder) != self.trainer.digest:
                 other = f"on other data than {self.trainer.config.data} holds now"
             if other is not None:
                 raise ConfigError(f"{self.folder} holds a run {other}; choose another output folder")
         data = {"data": self.trainer.data.describe(), "sha256": self.trainer.digest}
-        durable.write_text(data_path, json.dumps(data, indent=2) + "\n")
-        durable.write_text(path, config)
+        durable.write_text(self.folder / "data.json", json.dumps(data, indent=2) + "\n")
+        if not path.exists():
+            self._write_config()
+
+    def _write_config(self) -> None:
+        text = self.trainer.config.model_dump_json(indent=2) + "\n"
+        durable.write_text(self.folder / "config.json", text)
 
     @property
     def results(self) -> dict[str, Any] | None:
@@ -94,14 +99,24 @@ class Run:
 
         Raises:
             ModelError: for a checkpoint that is damaged.
+            ConfigError: for one of more epochs than are to be trained.
             OSError: if the disk is full; what was kept is whole.
         """
         try:
             self.trainer.restore(self.folder)
             self.kept = len(self.trainer.results)
+            most = self.trainer.config.epochs
+            if self.kept > most:
+                raise ConfigError(
+                    f"{self.folder} holds a run of {self.kept} epochs, more than epochs={most}; choose "
+                    "another output folder"
+                )
             if not self.trainer.world.is_first:
                 yield from self._train(lambda _: None)
             else:
+                self._write_config()
+                if not self.trainer.finished:  # it may have been, of fewer epochs
+                    (self.folder / "results.json").unlink(missing_ok=True)
                 path = self.folder / "metrics.jsonl"
                 durable.write_text(path, "".join(map(_line, self.trainer.results)))
                 with path.open("a", buffering=1) as file:
@@ -155,14 +170,3 @@ class Run:
 
 def _line(result: EpochResult) -> str:
     return json.dumps(asdict(result)) + "\n"
-
-
-def _what_matters(config: str) -> dict[str, Any]:
-    """A run may be resumed elsewhere, and for longer."""
-    try:
-        values = TrainConfig.model_validate_json(config).model_dump()  # with keys that came later
-    except ValueError:
-        return {}
-    for key in ("output", "threads", "device", "epochs", "patience"):
-        values.pop(key, None)
-    return values

@@ -33,7 +33,7 @@ from adaptau_ext.temperature import (
 )
 from adaptau_ext.training import checkpoint
 from adaptau_ext.training.adam import DeferredAdam
-from adaptau_ext.training.config import TrainConfig
+from adaptau_ext.training.config import TrainConfig, what_matters
 from adaptau_ext.training.diagnostics import diagnose
 from adaptau_ext.training.objectives import objective, splits_batches
 
@@ -120,7 +120,7 @@ class Trainer:
         self.temperature = temperature.to(self.device)
         self.objective = objective(config)
         # of several processes the gradients are added up, dense
-        self.model.sparse = self.device.type == "cpu" and self.world.size == 1
+        self.sparse = self.device.type == "cpu" and self.world.size == 1
         self.optimizer = DeferredAdam(self.model.parameters(), lr=config.lr)
         learned = list(self.temperature.parameters())
         if learned:
@@ -171,10 +171,12 @@ class Trainer:
         n, part = len(users), self.world.part(len(users))
         own_users, own_items = users[part], items[part]
         catalogue = self.config.negatives != "in_batch"
-        if self.model.sparse:
+        if self.sparse:
             for table, used in self.model.lookups(own_users, own_items, catalogue=catalogue):
                 self.optimizer.catch_up(table, used)
+        before, self.model.sparse = self.model.sparse, self.sparse
         rows = self.model.rows(own_users, own_items, catalogue=catalogue, generator=self.generator)
+        self.model.sparse = before
         seed = int(torch.randint(2**62, (), generator=self.generator)) + self.world.rank
         if len(own_users) or self.config.negatives == "in_batch":  # everybody's batch needs everybody
             loss, unit_loss = self.objective(rows, own_users, own_items, self.temperature, seed)
@@ -207,8 +209,8 @@ class Trainer:
         while not self.finished:
             if self._within_epoch:
                 raise TrainingError(
-                    f"epoch {len(self.results)} was left before its end; go on from the state_dict of "
-                    "the end of an epoch, with load_state_dict"
+                    f"epoch {len(self.results)} was left before its end; go on from a state_dict that "
+                    "was saved or copied at the end of an epoch, with load_state_dict"
                 )
             self._within_epoch = True
             epoch = len(self.results)
@@ -367,7 +369,10 @@ class Trainer:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on, at the end of one; for torch.save."""
+        """Everything that the next epoch depends on, at the end of one; for torch.save.
+
+        Its tensors are those in use, which the next step changes: copy.deepcopy keeps them as they are.
+        """
         self.optimizer.catch_up()
         return {
             "config": self.config.model_dump_json(),
@@ -381,7 +386,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken: the same bits as without the interruption."""
+        """Goes on where `state_dict` was taken: the same bits as without the interruption.
+
+        Raises:
+            ConfigError: for the state of another configuration; epochs and patience may differ.
+        """
+        if what_matters(state["config"]) != what_matters(self.config.model_dump_json()):
+            raise ConfigError("the state is one of another configuration")
         for name in ("model", "temperature", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
@@ -400,6 +411,7 @@ class Trainer:
 
         Raises:
             ModelError: if that is damaged, or of another model.
+            ConfigError: see `load_state_dict`.
         """
         path = folder / "checkpoint.pt"
         if not path.exists():
