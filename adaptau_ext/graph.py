@@ -34,7 +34,7 @@ class BipartiteGraph:
         n_items: needed with a pair; a SciPy matrix has it.
         reorder: number the nodes inside so that those close to each other in the graph are close in
             memory (`adaptau_ext.reorder`). On first use on the CPU this takes one core about as long as
-            fifty hops take two; hops with tables that do not fit the caches take 0.7 to 0.8 of the time
+            fifty hops take two; hops with tables that do not fit the caches may take 0.8 of the time
             from then on. No bit of a result changes.
 
     Raises:

@@ -1,15 +1,16 @@
 """The paper's tables and figures, ours beside the published numbers.
 
-    python benchmarks/reproduce.py main               Adap-tau0 and Adap-tau in full: a night on two cores
+    python benchmarks/reproduce.py main               Adap-tau0 and Adap-tau in full: 29 hours of one core
     python benchmarks/reproduce.py normalisation      which embeddings are normalised
     python benchmarks/reproduce.py all --page         the page alone, of whatever is done so far
     python benchmarks/reproduce.py all --list         the names of the runs, for --only
 
-Resumable: what is done is kept in --output, and a run that was killed goes on at its last checkpoint, in
---work. Several processes may share the work with --only. A run that diverges, or whose data is not there,
-does not hold up the others. Data sets are folders of LightGCN-format text in --data, as `adaptau fetch`
-makes them; published numbers are CSV files in --published, without which their columns are left out. The
-figures need matplotlib: pip install '.[report]'.
+Resumable: the page and what is done are kept in --output, and a run that was killed goes on at its last
+checkpoint, in --work. Several processes may share the work with --only. A run that diverges, or whose data
+is not there, does not hold up the others. Data sets are folders of LightGCN-format text in --data:
+`adaptau fetch` makes data/yelp2018 and data/gowalla, ml-1m and lastfm you put there. Published numbers are
+CSV files in --published, without which their columns are left out. The figures need matplotlib:
+pip install '.[report]'. What is committed was written with --output benchmarks/results/reproduction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from data_folder import DATA
 from reproduction import arms, runs
 from reproduction.page import write_page
 from reproduction.published import Published
@@ -47,13 +49,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="+", choices=[*TABLES, "all"], help="what to reproduce")
-    shared = ROOT.parent / "shared"
-    parser.add_argument("--data", type=Path, default=shared / "data", help="a folder for each data set")
     parser.add_argument(
-        "--published", type=Path, default=shared / "reference", help="numbers beside ours"
+        "--data", type=Path, default=DATA, help="a folder for each data set; default: %(default)s"
     )
-    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "reproduction", help="checkpoints")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "reproduction")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        default=ROOT.parent / "shared" / "reference",
+        help="numbers beside ours",
+    )
+    for name, folder in (("--work", "reproduction"), ("--output", "tables")):
+        parser.add_argument(
+            name, type=Path, default=ROOT / "runs" / folder, help="default: %(default)s"
+        )
     parser.add_argument("--threads", type=int, help="default: PyTorch's")
     parser.add_argument("--only", default="*", help="runs whose name matches, like main-gowalla-*")
     parser.add_argument("--page", action="store_true", help="write the page, run nothing")

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_folder import DATA
 from gpu_info import ClockLog, describe
 from gpu_model import gpu_of, published_peak
 from throughput_case import KINDS, OURS, Case, is_ours
@@ -106,8 +107,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smallest shapes, under a minute")
     parser.add_argument("--only", nargs="+", default=list(OPERATIONS), choices=OPERATIONS)
     parser.add_argument(
-        "--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data",
-        help="folder with LightGCN-format data (yelp2018, gowalla, lastfm); cases of what is missing are left out",
+        "--data", type=Path, default=DATA,
+        help="folder with LightGCN-format data (yelp2018, gowalla, lastfm), default: %(default)s; cases of what is "
+        "missing are left out",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument(
