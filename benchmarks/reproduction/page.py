@@ -149,7 +149,7 @@ def write_page(
         cells = TABLES.get(name, tables.results)(lines, published)
         tables.write_csv(cells, output / f"{name}.csv")
         if missing := len(rows) - len(lines):
-            text += f" {missing} of {len(rows)} rows are still to come."
+            text += f" Rows still to come: {missing} of {len(rows)}."
         parts.append(f"## {title}\n\n{text}\n\n{tables.markdown(cells)}")
         if name in PAIRED and (tests := _paired(lines, records)):
             tables.write_csv(tests, output / f"{name}-paired.csv")
