@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if TYPE_CHECKING:  # whoever has such a matrix has imported it
     import scipy.sparse
@@ -55,6 +56,23 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
                 f"{name} must be on {device} like the embeddings, got {tensor.device}; "
                 f'move it with .to("{device}")'
             )
+
+
+def refuse_tangents(*tensors: Tensor | None) -> None:
+    """PyTorch takes an operator without a forward-mode derivative for one whose derivative is zero."""
+    if forward_ad._current_level < 0:
+        return
+    for x in tensors:
+        if x is not None and forward_ad.unpack_dual(x).tangent is not None:
+            raise NotImplementedError(
+                "derivatives of this operator are of reverse mode; for forward mode use its twin in "
+                "adaptau_ext.reference"
+            )
+
+
+def as_ids(x: Tensor | None) -> Tensor | None:
+    """Ids one after the other, as the operators read them."""
+    return x if x is None or x.layout != torch.strided else x.contiguous()
 
 
 def csr_pair(csr: Exclusion, device: torch.device, name: str = "exclude") -> tuple[Tensor, Tensor]:

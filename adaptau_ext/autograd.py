@@ -37,6 +37,7 @@ def _is_plain_one(scale: Tensor) -> bool:
         type(scale) is Tensor
         and scale.device.type == "cpu"
         and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_legacy_batchedtensor(scale)  # of several backward passes
         and scale.item() == 1.0
     )
 

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptau_ext.arguments import Exclusion, check_devices, compute_dtype, csr_pair
+from adaptau_ext.arguments import (
+    Exclusion,
+    as_ids,
+    check_devices,
+    compute_dtype,
+    csr_pair,
+    refuse_tangents,
+)
 from adaptau_ext.dropout import draw_seed, steps_of
 
 _ops = torch.ops.adaptau
@@ -190,7 +197,7 @@ class BipartiteGraph:
 
         steps = steps_of(dropout)
         seed = draw_seed(generator) if steps > 0 else 0
-        self._check_devices(x_users, x_items, users, items)
+        users, items = self._checked(x_users, x_items, users, items)
         if x_users.device.type != "cpu":
             layers: tuple[Tensor, Tensor] = _HopByHop.apply(  # type: ignore[no-untyped-call]
                 x_users, x_items, users, items, self._ready(), n_layers, steps, seed
@@ -212,18 +219,21 @@ class BipartiteGraph:
         users: Tensor | None,
         items: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        self._check_devices(x_users, x_items, users, items)
+        users, items = self._checked(x_users, x_items, users, items)
         result: tuple[Tensor, Tensor] = _ops.propagate(
             x_users, x_items, *self._ready(), n_layers, mean, users, items
         )
         return result
 
-    def _check_devices(
+    def _checked(
         self, x_users: Tensor, x_items: Tensor, users: Tensor | None, items: Tensor | None
-    ) -> None:
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The ids of the rows wanted."""
         check_devices(
             x_users.device, x_items=x_items, graph=self._adjacency[0], users=users, items=items
         )
+        refuse_tangents(x_users, x_items)
+        return as_ids(users), as_ids(items)
 
 
 _Adjacency = tuple[Tensor | None, ...]

@@ -24,11 +24,13 @@ from torch import Tensor
 from adaptau_ext.arguments import (
     Exclusion,
     Temperature,
+    as_ids,
     as_real,
     check_devices,
     csr_pair,
     n_rows_of,
     optional_csr,
+    refuse_tangents,
     row_temperature,
 )
 from adaptau_ext.autograd import gradient_bits
@@ -127,14 +129,15 @@ def fused_adaptive_softmax(
     check_devices(
         u.device, i=i, tau=tau, target=target, positive_tau=positive_tau, log_q=log_q, item_ids=item_ids
     )
+    refuse_tangents(u, i, tau, positive_tau, log_q)
     loss, unit_loss, *_ = _ops.fused_adaptive_softmax(
         u,
         i,
         tau,
-        target,
+        as_ids(target),
         positive_tau,
         log_q,
-        item_ids,
+        as_ids(item_ids),
         *optional_csr(exclude, u.device),
         denominator,
         normalize,
@@ -208,13 +211,14 @@ def sampled_adaptive_softmax(
         user_table.device, item_table=item_table, users=users, positives=positives, tau=tau,
         positive_tau=positive_tau, negatives=negatives, log_q=log_q,
     )  # fmt: skip
+    refuse_tangents(user_table, item_table, tau, positive_tau, log_q)
     if seed is None:
         seed = 0 if negatives is not None else int(torch.randint(2**62, ()))
     loss, unit_loss, *_ = _ops.sampled_adaptive_softmax(
         user_table,
         item_table,
-        users,
-        positives,
+        as_ids(users),
+        as_ids(positives),
         tau,
         positive_tau,
         negatives,
@@ -253,6 +257,7 @@ def sampled_scores(u: Tensor, i: Tensor, items: Tensor, *, normalize: Normalize 
         RuntimeError: also when B x N reaches 2^32.
     """
     check_devices(u.device, i=i, items=items)
+    refuse_tangents(u, i)
     scores: Tensor = _ops.sampled_scores(u, i, items, normalize)
     return scores
 

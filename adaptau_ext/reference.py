@@ -1,8 +1,9 @@
 """Plain-PyTorch twins of the operators: same names, same arguments, same results.
 
-They are the definition of what the operators mean, and the oracle of the tests. They store the
-`[B, M]` or `[B, N, d]` tensors that the operators exist to avoid; arguments are explained in
-`adaptau_ext.ops`. Those of `adaptau_ext.graph` take the interactions in place of the graph.
+They are the definition of what the operators mean, and the oracle of the tests: 16-bit embeddings are
+computed with in float32, too. They store the `[B, M]` or `[B, N, d]` tensors that the operators exist
+to avoid; arguments are explained in `adaptau_ext.ops`. Those of `adaptau_ext.graph` take the
+interactions in place of the graph.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adaptau_ext.arguments import Exclusion, Temperature, csr_pair, row_temperature, split_normalize
+from adaptau_ext.arguments import (
+    Exclusion,
+    Temperature,
+    compute_dtype,
+    csr_pair,
+    row_temperature,
+    split_normalize,
+)
 
 
 def unit_rows(x: Tensor) -> Tensor:
@@ -23,6 +31,7 @@ def unit_rows(x: Tensor) -> Tensor:
 def normalized_pair(u: Tensor, i: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
     """Users and items, each as unit rows where `normalize` says so."""
     user, item = split_normalize(normalize)
+    u, i = u.to(compute_dtype(u)), i.to(compute_dtype(i))
     return unit_rows(u) if user else u, unit_rows(i) if item else i
 
 
@@ -92,6 +101,8 @@ def fused_adaptive_softmax(
     n_rows, n_items = u.shape[0], i.shape[0]
     rows = torch.arange(n_rows, device=u.device)
     target = rows if target is None else target
+    if n_rows and (int(target.min()) < -1 or int(target.max()) >= n_items):
+        raise RuntimeError(f"target must lie in [-1, {n_items}), and M >= B without one")
     tau = row_temperature(tau, u, n_rows)
     positive_tau = tau if positive_tau is None else row_temperature(positive_tau, u, n_rows)
     has_positive = target >= 0
@@ -162,11 +173,13 @@ def dropout(x: Tensor, rows: Tensor | None, first_row: int, steps: int, seed: in
     return torch.where(drawn < steps, 0, x * (65536 / (65536 - steps)))
 
 
-def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Tensor:
+def draw_negatives(
+    n_rows: int, n_negatives: int, n_items: int, seed: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """`[n_rows, n_negatives]` uniform ids; entry (b, n) depends on seed, b and n alone."""
     ids = torch.empty(n_rows, n_negatives, dtype=torch.int64)
     if not ids.numel():  # any number of columns then
-        return ids
+        return ids.to(device)
     row = torch.arange(n_rows)[:, None]
     column = torch.arange(n_negatives)[None, :]
     todo = torch.ones_like(ids, dtype=torch.bool)
@@ -183,7 +196,7 @@ def draw_negatives(n_rows: int, n_negatives: int, n_items: int, seed: int) -> Te
         ids = torch.where(accept, product >> 32, ids)
         todo &= ~accept
         attempt += 1
-    return ids
+    return ids.to(device)
 
 
 def sampled_adaptive_softmax(
@@ -209,7 +222,7 @@ def sampled_adaptive_softmax(
     if negatives is None:
         if seed is None:
             seed = int(torch.randint(2**62, ()))
-        negatives = draw_negatives(n_rows, n_negatives, n_items, seed).to(item_table.device)
+        negatives = draw_negatives(n_rows, n_negatives, n_items, seed, item_table.device)
     u = user_table if users is None else user_table[users]
     tau = row_temperature(tau, u, n_rows)
     positive_tau = tau if positive_tau is None else row_temperature(positive_tau, u, n_rows)
@@ -297,8 +310,32 @@ def normalized_adjacency(interactions: Exclusion, x_users: Tensor, x_items: Tens
 
 def hop(interactions: Exclusion, x_users: Tensor, x_items: Tensor) -> tuple[Tensor, Tensor]:
     """Twin of `adaptau_ext.BipartiteGraph.hop`."""
-    out = normalized_adjacency(interactions, x_users, x_items) @ torch.cat([x_users, x_items])
-    return out[: x_users.shape[0]], out[x_users.shape[0] :]
+    out_users, out_items = layers(interactions, x_users, x_items, 1)
+    return out_users[1], out_items[1]
+
+
+def layers(
+    interactions: Exclusion,
+    x_users: Tensor,
+    x_items: Tensor,
+    n_layers: int = 3,
+    *,
+    users: Tensor | None = None,
+    items: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Twin of `adaptau_ext.BipartiteGraph.layers` without dropout."""
+    n_users = x_users.shape[0]
+    x_users, x_items = x_users.to(compute_dtype(x_users)), x_items.to(compute_dtype(x_items))
+    adjacency = normalized_adjacency(interactions, x_users, x_items)
+    found = [torch.cat([x_users, x_items])]
+    for _ in range(n_layers):
+        found.append(adjacency @ found[-1])
+    out = torch.stack(found)
+    out_users, out_items = out[:, :n_users], out[:, n_users:]
+    return (
+        out_users if users is None else out_users[:, users],
+        out_items if items is None else out_items[:, items],
+    )
 
 
 def propagate(
@@ -311,13 +348,5 @@ def propagate(
     items: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Twin of `adaptau_ext.BipartiteGraph.propagate`."""
-    adjacency = normalized_adjacency(interactions, x_users, x_items)
-    layers = [torch.cat([x_users, x_items])]
-    for _ in range(n_layers):
-        layers.append(adjacency @ layers[-1])
-    out = torch.stack(layers).mean(0)
-    out_users, out_items = out[: x_users.shape[0]], out[x_users.shape[0] :]
-    return (
-        out_users if users is None else out_users[users],
-        out_items if items is None else out_items[items],
-    )
+    out = layers(interactions, x_users, x_items, n_layers, users=users, items=items)
+    return out[0].mean(0), out[1].mean(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -221,3 +223,66 @@ def test_training_is_that_of_the_dense_optimiser(negatives: str) -> None:
         limit = budget(ours.dtype, config.epochs * trainer.n_batches, float(dense.abs().max()))
         assert not torch.equal(ours, dense)
         assert_within(ours, dense, limit)
+
+
+def used(table: Any) -> None:
+    (embedding(torch.tensor([1, 2]), table, sparse=True) ** 2).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["lr", "betas", "eps"])
+def test_settings_may_change_while_rows_wait(name: str) -> None:
+    table, dense, ours, theirs = pair(6, 4, torch.float64, lr=0.1)
+    values = {"lr": (0.02, 0.3), "betas": ((0.5, 0.9), (0.8, 0.99)), "eps": (1e-2, 1e-1)}[name]
+    for count in range(9):
+        if count % 3 == 2:
+            for optimizer in (ours, theirs):
+                optimizer.param_groups[0][name] = values[count // 3 % 2]
+        step([(table, ours), (dense, theirs)], torch.tensor([count % 6, 5]), torch.randn(2, 4).double())
+    same(table, dense, ours, theirs)
+
+
+@pytest.mark.parametrize("setting", [{"weight_decay": 0.1}, {"amsgrad": True}, {"maximize": True}])
+def test_what_it_has_not_is_refused(setting: dict[str, Any]) -> None:
+    table = nn.Parameter(torch.randn(6, 4))
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"DeferredAdam has no {name}"):
+        DeferredAdam([{"params": [table], **setting}])
+    ours = DeferredAdam([table])
+    with pytest.raises(ValueError, match=f"DeferredAdam has no {name}"):
+        ours.load_state_dict(torch.optim.Adam([table], **setting).state_dict())
+
+
+def test_a_step_is_seen_by_autograd() -> None:
+    table = nn.Parameter(torch.randn(6, 4))
+    ours = DeferredAdam([table], lr=0.1)
+    used(table)
+    ours.step()
+    for change in (lambda: (used(table), ours.step()), ours.catch_up):
+        kept = (table * torch.ones(4, requires_grad=True)).sum()
+        change()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            kept.backward()
+
+
+def test_copies_are_whole() -> None:
+    table, dense, ours, theirs = pair(6, 4, torch.float64, lr=0.1)
+    for rows in ([0, 1], [1, 2], [4, 4]):
+        step([(table, ours), (dense, theirs)], torch.tensor(rows), torch.randn(2, 4).double())
+    for copied in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        found, expected = copied.state_dict()["state"][0], theirs.state_dict()["state"][0]
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert_within(found[name], expected[name], 1e-12)
+        (again,) = copied.param_groups[0]["params"]
+        used(again)
+        copied.step()
+
+
+def test_hooks_are_called_once() -> None:
+    table = nn.Parameter(torch.randn(6, 4))
+    torch.optim.Adam([table])  # makes PyTorch wrap its class's step
+    ours, calls = DeferredAdam([table]), []
+    ours.register_step_pre_hook(lambda *_: calls.append("pre"))
+    ours.register_step_post_hook(lambda *_: calls.append("post"))
+    table.grad = torch.ones(6, 4)
+    ours.step()
+    assert calls == ["pre", "post"]

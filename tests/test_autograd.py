@@ -168,3 +168,65 @@ def test_only_wanted_gradients_are_computed() -> None:
     assert [tuple(x.shape) for x in outputs[2:]] == [(20, 8), (0,), (0,), (0,), (0,)]
     with torch.no_grad():
         assert not ax.fused_adaptive_softmax(u, i, 0.2, target=target).requires_grad
+
+
+@pytest.mark.parametrize("seed", ["drawn", "given"])
+def test_compile_with_seeds(seed: str) -> None:
+    """Seeds are no constants of the compiled code."""
+    u, i = (torch.randn(n, D, requires_grad=True) for n in (B, M))
+    graph = ax.BipartiteGraph((torch.tensor([0, 2, 3, 5]), torch.tensor([0, 1, 2, 3, 4])), n_items=M)
+
+    def step(u: Tensor, i: Tensor, step: int) -> Tensor:
+        loss = ax.sampled_adaptive_softmax(
+            u, i, None, torch.arange(B), 0.2, n_negatives=3, seed=None if seed == "drawn" else step
+        )
+        if seed == "given":
+            return loss
+        return loss + sum(rows.square().sum() for rows in graph.layers(u, i, 2, dropout=0.3))
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    losses = []
+    for count in range(12):  # more than PyTorch compiles anew
+        gradients = []
+        for call in (compiled, step):
+            torch.manual_seed(count)
+            losses.append(call(u, i, count))
+            gradients.append(torch.autograd.grad(losses[-1], (u, i)))
+        torch.testing.assert_close(losses[-2], losses[-1])
+        torch.testing.assert_close(*gradients)
+    assert len({loss.item() for loss in losses[1::2]}) > 6
+
+
+LINEAR: dict[str, Any] = {
+    "fused": lambda u, i: ax.fused_adaptive_softmax(u, i, 0.3),
+    "sampled": lambda u, i: ax.sampled_adaptive_softmax(
+        u, i, None, torch.arange(B), 0.3, n_negatives=3, seed=0
+    ),
+    "scores": lambda u, i: ax.sampled_scores(u, i, torch.tensor([[0, 2], [1, 1], [4, 3]])).sum(),
+    "graph": lambda u, i: ax.BipartiteGraph(
+        (torch.tensor([0, 2, 3, 5]), torch.tensor([0, 1, 2, 3, 4])), n_items=M
+    ).hop(u, i)[0].sum(),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own use of it
+@pytest.mark.parametrize("name", LINEAR)
+def test_forward_mode_is_refused(name: str) -> None:
+    """PyTorch would have given zero."""
+    u, i = torch.randn(B, D), torch.randn(M, D)
+    for at in (0, 1):
+        tangents = [torch.zeros(B, D), torch.zeros(M, D)]
+        tangents[at] += 1
+        with pytest.raises(NotImplementedError, match="for forward mode use its twin"):
+            torch.func.jvp(LINEAR[name], (u, i), tuple(tangents))
+    with torch.autograd.forward_ad.dual_level():
+        LINEAR[name](u, i)  # nothing is asked of it
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_several_backward_passes_at_once(name: str) -> None:
+    u, i = torch.randn(B, D, requires_grad=True), torch.randn(M, D)
+    loss, one = LINEAR[name](u, i), LINEAR[name](u, i)
+    found = torch.autograd.grad(loss, u, torch.tensor([1.0, -2.0]), is_grads_batched=True)[0]
+    expected = torch.autograd.grad(one, u)[0]
+    torch.testing.assert_close(found, torch.stack([expected, -2 * expected]))

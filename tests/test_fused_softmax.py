@@ -223,6 +223,65 @@ def test_temperatures(device: str, tau: float) -> None:
     compare(u / 8, i, taus, device, target=target, normalize="none")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_twins_compute_in_float32(dtype: torch.dtype) -> None:
+    u, i = (300 * torch.randn(n, 8).to(dtype) for n in (5, 9))  # beyond float16's squares
+    target, csr = torch.arange(5), (torch.arange(6), torch.arange(5))
+
+    def results(u: Tensor, i: Tensor) -> list[Tensor]:
+        return [
+            reference.fused_adaptive_softmax(u, i, 0.2, normalize="item"),
+            reference.sampled_adaptive_softmax(u, i, None, target, 0.2, n_negatives=4, seed=0),
+            reference.sampled_scores(u, i, target[:, None]),
+            *reference.topk(u, i, 3),
+            reference.ranks(u, i, csr),
+            *reference.propagate(csr, u, i, 2),
+            *reference.hop(csr, u, i),
+            *reference.layers(csr, u, i, 2, items=target),
+        ]
+
+    for ours, expected in zip(results(u, i), results(u.float(), i.float()), strict=True):
+        assert ours.isfinite().all() and torch.equal(ours, expected)
+
+
+def test_twins_refuse_targets_out_of_range() -> None:
+    u, i = torch.randn(5, 8), torch.randn(4, 8)
+    for target in (None, torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 1, 2, 3, -2])):
+        for form in (reference, ax):
+            with pytest.raises(RuntimeError):
+                form.fused_adaptive_softmax(u, i, 0.2, target=target)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weight", [1.0, 1e6])
+@pytest.mark.parametrize("tau", [1 / 350, 1 / 340, 0.02, 0.0234, 0.0255, 0.027, 1 / 32, 0.04])
+def test_all_candidates_opposite(tau: float, weight: float, dtype: torch.dtype) -> None:
+    """The sum of exponentials is as small as it can be; its reciprocal times tau's and a weight's is not."""
+    rows = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.02], [-1.0, 0.01], [-1.0, -0.03]])
+    target, negatives = torch.tensor([0]), torch.tensor([[1, 2, 2]])
+
+    def gradients(
+        form: Any, dtype: torch.dtype, denominator: str, reduction: str
+    ) -> list[tuple[Tensor, ...]]:
+        u, i = (x.to(dtype).requires_grad_() for x in rows)
+        options = {"denominator": denominator, "reduction": reduction}
+        losses = [
+            form.fused_adaptive_softmax(u, i, tau, target=target, **options),
+            form.sampled_adaptive_softmax(u, i, None, target, tau, negatives=negatives, **options),
+        ]
+        return [
+            (loss, *torch.autograd.grad(loss, (u, i), torch.full_like(loss, weight))) for loss in losses
+        ]
+
+    for options in product(("all", "negatives"), ("mean", "none")):
+        found, exact = (gradients(f, t, *options) for f, t in ((ax, dtype), (reference, torch.float64)))
+        for ours, expected in zip(found, exact, strict=True):
+            for one, other in zip(ours, expected, strict=True):
+                limit = 2e-4 if dtype == torch.float32 else 1e-11  # of scores, times 1 / tau
+                size = max(1.0, float(other.detach().abs().max()))
+                assert_within(one.detach().double(), other.detach(), limit * size)
+
+
 def test_one_tau_in_every_form() -> None:
     u, i = embeddings(20, 30, 8)
     expected = ax.fused_adaptive_softmax(u, i, torch.full((20,), 0.25))

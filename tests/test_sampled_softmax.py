@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -233,6 +234,27 @@ def test_strides(device: str) -> None:
                 negatives=negatives.contiguous(),
             )
             assert torch.equal(strided, contiguous)
+
+
+def test_strided_ids() -> None:
+    """A batch of pairs has its users and positives as columns."""
+    u, i = torch.randn(40, 8), torch.randn(50, 8)
+    batch = torch.randint(40, (20, 2))
+    users, positives = batch[:, 0], batch[:, 1]
+    graph = ax.BipartiteGraph(scipy.sparse.eye_array(40, 50, format="csr"))
+
+    def results(users: Tensor, positives: Tensor) -> list[Tensor]:
+        return [
+            ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, n_negatives=5, seed=1),
+            ax.fused_adaptive_softmax(u[:20], i[:40], 0.2, target=positives),
+            ax.fused_adaptive_softmax(u[:20], i[:20], 0.2, item_ids=users),
+            *graph.propagate(u, i, 2, users=users, items=positives),
+            *graph.layers(u, i, 2, users=users, items=positives),
+        ]
+
+    same = results(users.contiguous(), positives.contiguous())
+    for strided, expected in zip(results(users, positives), same, strict=True):
+        assert torch.equal(strided, expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"normalize": "none"}, {"reduction": "none"}])

@@ -10,16 +10,22 @@ import torch
 from torch import Tensor
 
 _LONGEST_WAIT = 2**16  # steps: a call holds a table of the factors of all of them
+_REFUSED = ("weight_decay", "amsgrad", "maximize")  # of torch.optim.Adam's settings
+_Settings = tuple[float, float, float, float]
 
 
 @dataclass
 class _Waiting:
-    """Of a table some of whose rows wait: `[n]` steps that each has taken, its parameter group, and the
-    learning rate of the steps missed."""
+    """Of a table some of whose rows wait: `[n]` steps that each has taken, and learning rate, betas and
+    epsilon of the steps missed."""
 
     last_step: Tensor
-    group: dict[str, Any]
-    lr: float
+    settings: _Settings
+
+
+def _settings(group: dict[str, Any]) -> _Settings:
+    beta1, beta2 = group["betas"]
+    return float(group["lr"]), float(beta1), float(beta2), float(group["eps"])
 
 
 class DeferredAdam(torch.optim.Adam):
@@ -40,7 +46,10 @@ class DeferredAdam(torch.optim.Adam):
     same. float32 and float64, on the CPU.
 
     Args:
-        params, lr, betas, eps: as of `torch.optim.Adam`.
+        params, lr, betas, eps: as of `torch.optim.Adam`; of parameter groups, too.
+
+    Raises:
+        ValueError: for a group, or a state, with weight_decay, amsgrad or maximize.
     """
 
     def __init__(
@@ -50,8 +59,13 @@ class DeferredAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
         self._waiting: dict[Tensor, _Waiting] = {}
+        super().__init__(params, lr=lr, betas=betas, eps=eps, fused=True)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As `torch.optim.Adam`'s."""
+        _refuse(param_group)
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,17 +89,18 @@ class DeferredAdam(torch.optim.Adam):
                 elif table in self._waiting:
                     self.catch_up(table)
                     del self._waiting[table]
-        super().step()
+        dense_step = torch.optim.Adam.step  # hooks may be around it, which are called around this one
+        getattr(dense_step, "__wrapped__", dense_step)(self)
         for table, gradient, group in sparse:
             table.grad = gradient
             state = self._state_of(table)
             waiting = self._waiting.get(table)
             if waiting is None:
                 last_step = torch.full((len(table),), int(state["step"]))
-                waiting = self._waiting[table] = _Waiting(last_step, group, group["lr"])
-            elif waiting.lr != group["lr"]:
+                waiting = self._waiting[table] = _Waiting(last_step, _settings(group))
+            elif waiting.settings != _settings(group):
                 self.catch_up(table)
-                waiting.lr = group["lr"]
+                waiting.settings = _settings(group)
             state["step"] += 1
             self._move(table, waiting, gradient._indices()[0], gradient._values())
             if int(state["step"]) % _LONGEST_WAIT == 0:
@@ -111,8 +126,19 @@ class DeferredAdam(torch.optim.Adam):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Of this class or of `torch.optim.Adam`."""
+        for group in state_dict["param_groups"]:
+            _refuse(group)
         super().load_state_dict(state_dict)
         self._waiting.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: nothing waits in them."""
+        self.catch_up()
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._waiting = {}
 
     def _state_of(self, table: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[table]
@@ -125,8 +151,15 @@ class DeferredAdam(torch.optim.Adam):
     def _move(
         self, table: Tensor, waiting: _Waiting, rows: Tensor | None, gradient: Tensor | None
     ) -> None:
-        state, group = self.state[table], waiting.group
+        state = self.state[table]
+        written = table, state["exp_avg"], state["exp_avg_sq"]
         torch.ops.adaptau.adam_rows_(
-            table, state["exp_avg"], state["exp_avg_sq"], waiting.last_step, rows, gradient,
-            int(state["step"]), waiting.lr, *group["betas"], group["eps"],
-        )  # fmt: skip
+            *written, waiting.last_step, rows, gradient, int(state["step"]), *waiting.settings
+        )
+        torch.autograd.graph.increment_version(written)  # autograd notices tables changed meanwhile
+
+
+def _refuse(group: dict[str, Any]) -> None:
+    for name in _REFUSED:
+        if group.get(name):
+            raise ValueError(f"DeferredAdam has no {name}, got {group[name]}; use torch.optim.Adam")

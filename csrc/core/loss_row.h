@@ -14,11 +14,12 @@ namespace adaptau {
 
 constexpr double kLog2e = 1.44269504088896340736, kLn2 = 0.69314718055994530942;
 
-// Largest 1 / tau for which exp(-2 / tau) is a normal number of type T: with both sides normalised
-// the logits then need no running maximum.
+// Largest 1 / tau for which the logits need no running maximum when both sides are normalised: a sum
+// of exponentials is exp(-2 / tau) at least, and 1 / (sum * tau) times a weight of up to 10^9 is a
+// number of type T.
 template <class T>
 constexpr double max_bounded_inv_tau() {
-  return sizeof(T) == 4 ? 43.0 : 350.0;
+  return sizeof(T) == 4 ? 32.0 : 340.0;
 }
 
 template <class T>

@@ -21,7 +21,7 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
   m.def(
       "sampled_adaptive_softmax(Tensor user_table, Tensor item_table, Tensor? users, "
       "Tensor positives, Tensor tau, Tensor? positive_tau=None, Tensor? negatives=None, "
-      "int n_negatives=0, int seed=0, float item_l2=0.0, Tensor? log_q=None, str "
+      "int n_negatives=0, SymInt seed=0, float item_l2=0.0, Tensor? log_q=None, str "
       "denominator=\"negatives\", "
       "str normalize=\"both\", str reduction=\"mean\", bool unit_loss=False, "
       "int gradients=0) -> (Tensor loss, Tensor unit_loss, Tensor grad_user_table, "
@@ -29,7 +29,7 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
   m.def(
       "sampled_adaptive_softmax_backward(Tensor grad_loss, Tensor user_table, Tensor item_table, "
       "Tensor? users, Tensor positives, Tensor tau, Tensor? positive_tau, Tensor? negatives, "
-      "int n_negatives, int seed, float item_l2, Tensor? log_q, str denominator, str normalize, "
+      "int n_negatives, SymInt seed, float item_l2, Tensor? log_q, str denominator, str normalize, "
       "int gradients) -> "
       "(Tensor grad_user_table, Tensor grad_item_table, Tensor grad_tau, Tensor grad_positive_tau, "
       "Tensor grad_log_q)");
@@ -62,21 +62,21 @@ STABLE_TORCH_LIBRARY(adaptau, m) {
       "propagate(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
       "Tensor item_indptr, Tensor item_indices, Tensor? user_order, Tensor? item_order, "
       "int n_layers, bool mean=True, Tensor? users=None, Tensor? items=None, "
-      "Tensor? given_users=None, Tensor? given_items=None, int dropout=0, int seed=0) -> "
+      "Tensor? given_users=None, Tensor? given_items=None, int dropout=0, SymInt seed=0) -> "
       "(Tensor users, Tensor items)");
   m.def(
       "propagate_layers(Tensor x_users, Tensor x_items, Tensor user_indptr, Tensor user_indices, "
       "Tensor item_indptr, Tensor item_indices, Tensor? user_order, Tensor? item_order, "
-      "int n_layers, Tensor? users=None, Tensor? items=None, int dropout=0, int seed=0) -> "
+      "int n_layers, Tensor? users=None, Tensor? items=None, int dropout=0, SymInt seed=0) -> "
       "(Tensor users, Tensor items)");
   m.def(
       "propagate_layers_backward(Tensor grad_users, Tensor grad_items, Tensor user_indptr, "
       "Tensor user_indices, Tensor item_indptr, Tensor item_indices, Tensor? user_order, "
       "Tensor? item_order, int n_layers, Tensor? users=None, Tensor? items=None, int dropout=0, "
-      "int seed=0) -> (Tensor grad_x_users, Tensor grad_x_items)");
+      "SymInt seed=0) -> (Tensor grad_x_users, Tensor grad_x_items)");
   m.def(
-      "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, int seed) -> Tensor");
-  m.def("dropout(Tensor x, Tensor? rows, int first_row, int steps, int seed) -> Tensor");
+      "draw_negatives(Tensor like, int n_rows, int n_negatives, int n_items, SymInt seed) -> Tensor");
+  m.def("dropout(Tensor x, Tensor? rows, int first_row, int steps, SymInt seed) -> Tensor");
   m.def(
       "adam_rows_(Tensor(a!) parameter, Tensor(b!) mean, Tensor(c!) square, Tensor(d!) last_step, "
       "Tensor? rows, Tensor? gradient, int step, float lr, float beta1, float beta2, "

@@ -1,6 +1,8 @@
 #include "tensors.h"
 
+#include <atomic>
 #include <cmath>
+#include <exception>
 #include <limits>
 
 #if defined(__SANITIZE_THREAD__)
@@ -48,14 +50,21 @@ const char* name_of(ScalarType type) {
 Parallel torch_threads() {
   return {static_cast<int>(torch::stable::get_num_threads()),
           [](int workers, void (*body)(void*), void* context) {
+            std::atomic_flag failed = ATOMIC_FLAG_INIT;
+            std::exception_ptr problem;  // PyTorch would lose what it is
             const auto share = [&](int64_t begin, int64_t end) {
               acquire(fork);
-              for (int64_t i = begin; i < end; ++i) body(context);
+              try {
+                for (int64_t i = begin; i < end; ++i) body(context);
+              } catch (...) {
+                if (!failed.test_and_set()) problem = std::current_exception();
+              }
               release(join);
             };
             release(fork);
             torch::stable::parallel_for(0, workers, 1, share);
             acquire(join);
+            if (problem) std::rethrow_exception(problem);
           }};
 }
 
