@@ -41,6 +41,7 @@ def beside(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder_beside(folder: Path) -> Iterator[Path]:
     """As `beside`, for a folder of files, which replaces the one that is there."""
+    folder = Path(os.path.abspath(folder))  # "." has no name
     part = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
@@ -54,8 +55,8 @@ def folder_beside(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(part: Path, folder: Path) -> None:
-    """`part` becomes `folder`; between two renames the one before is `.old`, where `found` finds it."""
-    old = folder.with_name(folder.name + ".old")
+    """`part` becomes `folder`; between two renames the one before is beside, where `found` looks."""
+    folder, old = Path(os.path.abspath(folder)), _before(folder)
     sync(part)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -67,8 +68,19 @@ def replace_folder(part: Path, folder: Path) -> None:
 
 def found(folder: Path) -> Path:
     """The folder, or the one before it if a crash came between the renames of `replace_folder`."""
-    old = folder.with_name(folder.name + ".old")
+    old = _before(folder)
     return old if old.exists() and not folder.exists() else folder
+
+
+def _before(folder: Path) -> Path:
+    """A name that nobody else gives."""
+    folder = Path(os.path.abspath(folder))
+    return folder.with_name(f".{folder.name}.adaptau-before")
+
+
+def is_part(path: Path) -> bool:
+    """Whether it is what a killed process left of `beside` or `folder_beside`."""
+    return re.fullmatch(r".+\.[0-9a-f]{8}\.part", path.name) is not None
 
 
 def sync(path: Path) -> None:

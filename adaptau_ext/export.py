@@ -12,6 +12,8 @@ import pyarrow.parquet
 from adaptau_ext import durable
 from adaptau_ext.fitted import FittedModel
 
+_LARGE = 1 << 30  # bytes; one file of ONNX holds twice that at most
+
 # Each file is whole or not there (durable.py), but for the data that ONNX keeps beside a large model.
 # Every form holds embeddings whose inner products are the scores: cosine models as unit vectors.
 
@@ -58,14 +60,20 @@ def export_faiss(model: FittedModel, folder: Path) -> list[Path]:
 
 def export_hnswlib(model: FittedModel, folder: Path) -> list[Path]:
     """`items.hnsw`, an approximate inner-product index whose labels are the items' rows; ids as in
-    NumPy. Load it with `hnswlib.Index(space="ip", dim=d)`."""
+    NumPy.
+
+    ::
+
+        index = hnswlib.Index(space="ip", dim=d)
+        index.load_index("items.hnsw")
+        index.set_ef(200)                           # candidates looked at, which the file does not keep
+    """
     import hnswlib
 
     items = model.unit_embeddings()[1].numpy()
     index = hnswlib.Index(space="ip", dim=items.shape[1])
     index.init_index(max_elements=len(items), M=32, ef_construction=200, random_seed=0)
     index.add_items(items, np.arange(len(items)), num_threads=1)  # the same index every time
-    index.set_ef(200)
     path = folder / "items.hnsw"
     with durable.beside(path) as part:
         index.save_index(str(part))
@@ -103,12 +111,13 @@ def export_onnx(model: FittedModel, folder: Path) -> list[Path]:
         ],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made)
-    path = folder / "model.onnx"
-    size = u.nbytes + i.nbytes
+    path, data = folder / "model.onnx", folder / "model.onnx.data"
+    large = u.nbytes + i.nbytes > _LARGE
+    data.unlink(missing_ok=True)  # onnx would write behind what is there
     with durable.beside(path) as part:
-        onnx.save(made, part, save_as_external_data=size > 1 << 30, location="model.onnx.data")
-    return [path, *_item_ids(model, folder)]
+        onnx.save(made, part, save_as_external_data=large, location=data.name)
+        onnx.checker.check_model(str(part))
+    return [path, *[data] * large, *_item_ids(model, folder)]
 
 
 def _item_ids(model: FittedModel, folder: Path) -> list[Path]:

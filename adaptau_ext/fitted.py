@@ -103,6 +103,7 @@ class FittedModel:
         """As `recommend`, some users at a time: memory does not grow with their number."""
         if k < 1:
             raise DataError(f"k must be at least 1, got {k}")
+        k = min(k, len(self.item_ids))
         rows = np.arange(len(self.user_ids)) if users is None else places(users, self.user_ids, "user")
         index = ItemIndex(self.item_embeddings, normalize=self.normalize)
         for start in range(0, rows.size, _USERS_A_BATCH):
@@ -151,9 +152,9 @@ class FittedModel:
         """Users' and items' embeddings whose inner products are the scores."""
         u, i = self.user_embeddings, self.item_embeddings
         if self.normalize in ("both", "user"):
-            u = torch.nn.functional.normalize(u, dim=1)
+            u = torch.ops.adaptau.unit_rows(u)
         if self.normalize in ("both", "item"):
-            i = torch.nn.functional.normalize(i, dim=1)
+            i = torch.ops.adaptau.unit_rows(i)
         return u, i
 
     def save(self, folder: str | Path) -> Path:

@@ -82,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if arguments.list:
         for arm in wanted:
-            print(arm.name, "done" if runs.load(arm, records) else "to come", sep="\t")
+            try:
+                state = "done" if runs.load(arm, records) else "to come"
+            except InputError as problem:
+                state = str(problem)
+            print(arm.name, state, sep="\t")
         return 0
     published = Published(arguments.published)
     failed = False

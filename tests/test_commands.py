@@ -263,6 +263,26 @@ def test_settings_come_from_files_and_words(log: Path, tmp_path: Path) -> None:
     assert adaptau("train", tmp_path / "again.yaml", "--show-config")[1] == shown[0]
 
 
+def test_settings_in_files_are_as_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+
+    def shown(text: str, *words: str) -> dict[str, Any]:
+        path.write_text(text)
+        settings: dict[str, Any] = yaml.safe_load(adaptau("train", path, *words, "--show-config")[1])
+        return settings
+
+    assert shown("ks: 10,20")["ks"] == shown("ks: [10, 20]")["ks"] == [10, 20]
+    assert shown("ks: 20")["ks"] == [20]
+    text = "min_rating: 4\nt2: 0.5\nrecipe: gowalla-mf\n"
+    assert (shown(text)["min_rating"], shown(text)["t2"], shown(text)["t1"]) == (4, 0.5, 0.9)
+    back = shown(text, "min_rating=none", "t2=none", "recipe=none")
+    assert (back["min_rating"], back["t2"], back["t1"]) == (None, None, 1.0)
+    assert shown("patience: 3", "patience=none")["patience"] is None
+    path.write_text("lr: 1e-3\nlr: 1e-2\n")
+    code, said = adaptau("train", path)
+    assert code == 2 and "lr is given twice; keep one" in said
+
+
 def test_the_built_in_data_is_split_already() -> None:
     code, text = adaptau("train", "k_core=5")
     assert code == 2 and "the built-in data set is split already: k_core would have no effect" in text

@@ -134,10 +134,16 @@ def test_tables_are_split_and_resumed_on_another_number_of_processes(
     words = (*QUICK, f"data={data}", "negatives=full", "variance=true")
     alone(*words, f"output={tmp_path / 'one'}")
     shard = (*words, "shard=true", f"output={tmp_path / 'split'}")
-    for world, until in ((3, "epochs=2"), (2, "epochs=4")):
+    for world, until in ((3, "epochs=2"), (1, "epochs=3"), (2, "epochs=4")):
         done = launch(world, "-m", "adaptau_ext", *(w for w in shard if w != "epochs=4"), until)
         assert done.returncode == 0, done.stderr[-3000:]
     same_training(tmp_path / "split", tmp_path / "one")
+    states = [torch.load(tmp_path / name / "model.pt") for name in ("split", "one")]
+    for name, whole in states[1].items():
+        assert torch.allclose(states[0][name], whole, rtol=1e-3, atol=1e-4)
+    here("report", str(tmp_path / "split"), str(tmp_path / "one"))
+    page = (tmp_path / "split" / "report.html").read_text("utf-8")
+    assert page.count("<h2>Temperatures</h2>") == 1  # of the one that has them
 
     (part,) = list((tmp_path / "split" / "checkpoint").glob("shard-00001*"))
     content = bytearray(part.read_bytes())

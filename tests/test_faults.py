@@ -98,7 +98,7 @@ def same(first: Path, second: Path) -> None:
 
 
 def no_litter(folder: Path) -> None:
-    assert not [path for path in folder.rglob("*") if path.name.endswith((".part", ".old"))]
+    assert not [path for path in folder.rglob("*") if path.name.endswith((".part", "-before"))]
 
 
 # Damaged files
@@ -286,6 +286,22 @@ def test_saving_a_model_removes_nothing_else(tmp_path: Path) -> None:
         small_model().save(tmp_path / "home")
     assert (tmp_path / "home" / "letters").read_text() == "dear"
     no_litter(tmp_path)
+    (tmp_path / "m.old").mkdir()
+    (tmp_path / "m.old" / "thesis").touch()
+    for _ in range(2):
+        small_model().save(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / "away")
+    assert (tmp_path / "m.old" / "thesis").exists() and durable.found(tmp_path / "m") == tmp_path / "m"
+
+
+def test_folders_may_be_called_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model()
+    model.save(tmp_path / "m")
+    monkeypatch.chdir(tmp_path / "m")
+    assert FittedModel.load(".").recommend(k=1).equals(model.recommend(k=1))
+    (tmp_path / "m" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "m" / "sub")
+    assert fitted_model(Path("..")).recommend(k=1).equals(model.recommend(k=1))
 
 
 @pytest.fixture
@@ -448,7 +464,9 @@ def test_what_a_killed_process_left_is_removed(
 ) -> None:
     (tmp_path / "model.0a1b2c3d.part").mkdir()
     (tmp_path / "checkpoint.pt.0a1b2c3d.part").write_bytes(b"half")
+    (tmp_path / "film.mkv.part").write_bytes(b"another program's")
     assert train(tmp_path, "epochs=1")[0] == 0
+    (tmp_path / "film.mkv.part").unlink()
     no_litter(tmp_path)
 
 

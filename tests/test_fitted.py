@@ -178,7 +178,7 @@ def test_exports_rank_as_the_model_does(tmp_path: Path, name: str, normalize: No
 
         index = hnswlib.Index(space="ip", dim=users.shape[1])
         index.load_index(str(tmp_path / "items.hnsw"))
-        index.set_ef(200)
+        index.set_ef(200)  # as the docstring says: it is not kept
         found = index.knn_query(users, k)[0].astype(np.int64)
     else:
         onnxruntime = pytest.importorskip("onnxruntime")
@@ -188,6 +188,33 @@ def test_exports_rank_as_the_model_does(tmp_path: Path, name: str, normalize: No
         assert scores == pytest.approx(reference.topk(*model.unit_embeddings(), k)[0].numpy(), rel=1e-5)
     assert np.array_equal(found, expected)
     assert np.array_equal(np.asarray(ids), model.item_ids.to_numpy())
+
+
+def test_exports_rank_short_embeddings_as_the_model_does() -> None:
+    model = model_of("both")
+    for scale in (1e-13, 1e-16, 1e-30):
+        model.item_embeddings[7] *= scale
+        u, i = model.unit_embeddings()
+        ids = reference.topk(u, i, 5, exclude=model.seen)[1]
+        found = model.recommend(k=5).to_pandas()
+        assert found.item.tolist() == model.item_ids.take(pa.array(ids.flatten().numpy())).to_pylist()
+        assert i[7].norm().item() == pytest.approx(1)
+        model.item_embeddings[7] /= scale
+
+
+def test_large_models_as_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the file; again over the one before."""
+    pytest.importorskip("onnx")
+    session = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("adaptau_ext.export._LARGE", 1000)
+    model = model_of("both", n_items=500)
+    for _ in range(2):
+        paths = FORMATS["onnx"][0](model, tmp_path)
+        assert [path.name for path in paths] == ["model.onnx", "model.onnx.data", "item_ids.npy"]
+    assert (tmp_path / "model.onnx.data").stat().st_size < 1.1 * 4 * (30 + 500) * 8 + 8192
+    asked = {"users": np.arange(30), "k": np.array([5])}
+    found = session.InferenceSession(tmp_path / "model.onnx").run(["items"], asked)[0]
+    assert np.array_equal(found, reference.topk(*model.unit_embeddings(), 5)[1].numpy())
 
 
 def frame_of(data: Interactions) -> pd.DataFrame:

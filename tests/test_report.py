@@ -127,6 +127,36 @@ def test_runs_that_cannot_be_compared_say_why(runs: list[Path], tmp_path: Path) 
     assert "first and second must be of the same users and held-out items" in path.read_text()
 
 
+def test_names_are_no_formulas(runs: list[Path], tmp_path: Path) -> None:
+    names = ("$a_$", "_hidden")
+    for name, run in zip(names, runs, strict=True):
+        shutil.copytree(run, tmp_path / name)
+    words = ["report", *(str(tmp_path / name) for name in names), "-o", str(tmp_path / "page.html")]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "page.html").read_text("utf-8")
+    for name in names:  # in five figures' legends, too
+        assert text.count(name) >= len(FIGURES) + 1
+
+
+def test_runs_without_a_diagnostic_are_left_out_of_its_figure(runs: list[Path], tmp_path: Path) -> None:
+    """As those with tables split over processes."""
+    bare = tmp_path / "bare"
+    shutil.copytree(runs[0], bare)
+    lines = [json.loads(line) for line in (bare / "metrics.jsonl").read_text().splitlines()]
+    (bare / "metrics.jsonl").write_text(
+        "".join(json.dumps({**line, "diagnostics": {}}) + "\n" for line in lines)
+    )
+    for words, figures in (
+        ((bare,), set(FIGURES) - {"temperatures", "magnitudes"}),
+        ((bare, runs[1]), set(FIGURES)),
+    ):
+        out = tmp_path / "page.html"
+        result = CliRunner().invoke(cli.app, ["report", *map(str, words), "-o", str(out)])
+        assert result.exit_code == 0, result.output
+        assert len(Seen(out.read_text("utf-8")).labels) == len(figures)
+
+
 def test_paper_protocol_is_warned_of(runs: list[Path], page: Path, tmp_path: Path) -> None:
     assert "chosen on the test items" not in page.read_text()
     copy = tmp_path / "paper"

@@ -22,6 +22,7 @@ from reproduction.published import Published
 from reproduction.tables import Line
 
 from adaptau_ext.data import synthetic
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.recipes import RECIPES
 from adaptau_ext.temperature import AdaptiveTemperature
 from adaptau_ext.training import TrainConfig, Trainer
@@ -311,7 +312,7 @@ def test_seconds_are_beside_the_published(places: tuple[Path, Path]) -> None:
 
 
 def test_what_is_done_is_not_run_again(places: tuple[Path, Path]) -> None:
-    root, _ = places
+    root, published = places
     one = arm("again", tau=0.1, epochs=2)
     first = runs.run(one, folders(root), 1)
     kept = root / "records" / "again.json"
@@ -319,8 +320,13 @@ def test_what_is_done_is_not_run_again(places: tuple[Path, Path]) -> None:
     shutil.rmtree(root / "runs" / "again")  # as in a fresh clone, which has the records alone
     assert runs.run(one, folders(root), 1) == first
     assert kept.stat().st_mtime_ns == written and not (root / "runs" / "again").exists()
-    with pytest.raises(ValueError, match=r"again.json is of other settings: remove it to run again"):
-        runs.run(arm("again", tau=0.2, epochs=2), folders(root), 1)
+    other = arm("again", tau=0.2, epochs=2)
+    with pytest.raises(ConfigError, match=r"again.json is of other settings: remove it to run again"):
+        runs.run(other, folders(root), 1)
+    labels = {"tau": "0.2", "denominator": "all"}
+    rows = {"curve": [Row("curve", labels, (other,)), Row("curve", {**labels, "tau": "0.1"}, (one,))]}
+    page = write_page(rows, root / "records", Published(published), root / "page")
+    assert "Rows still to come: 1 of 2." in page
 
 
 def test_what_goes_on_names_all_that_had_a_part_in_it(

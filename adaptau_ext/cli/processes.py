@@ -19,7 +19,7 @@ TIMEOUT = timedelta(minutes=5)  # for a process that does not answer; one that e
 @contextmanager
 def processes() -> Iterator[None]:
     """Joins the processes that torchrun has started, if it has: the first one speaks, all work."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 and not dist.is_torchelastic_launched():
         yield
         return
     on_gpus = cuda.why_no_gpu() is None

@@ -18,11 +18,20 @@ else:
     import tomli as tomllib
 
 LISTS = ("ks",)
+_OPTIONAL = {name for name, field in TrainConfig.model_fields.items() if field.default is None}
+_OPTIONAL.add("recipe")
 _MAX_BYTES = 1 << 20
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, by which some lines can stand for any amount of memory."""
+    """YAML without aliases, by which some lines can stand for any amount of memory, or a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"{name} is given twice; keep one")
+        return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -33,7 +42,7 @@ class _Plain(yaml.SafeLoader):
 
 
 def read_settings(words: list[str]) -> dict[str, Any]:
-    """`file.yaml`, then `key=value` words that override what is in it.
+    """`file.yaml`, then `key=value` words that override what is in it; none brings a default back.
 
     Raises:
         ConfigError: for a word that is neither, a key given twice, a file that cannot be read.
@@ -54,8 +63,18 @@ def read_settings(words: list[str]) -> dict[str, Any]:
         if key in given:
             raise ConfigError(f"{key} is given twice; keep one")
         given.add(key)
-        values[key] = value.split(",") if key in LISTS else value
-    return values
+        if value == "none" and key in _OPTIONAL:  # back to the default
+            values.pop(key, None)
+        else:
+            values[key] = value
+    return {key: _listed(value) if key in LISTS else value for key, value in values.items()}
+
+
+def _listed(value: Any) -> Any:
+    """10,20,50 as a list, and one number, too."""
+    if isinstance(value, str):
+        return value.split(",")
+    return [value] if type(value) is int else value
 
 
 def _read_file(path: Path) -> dict[str, Any]:

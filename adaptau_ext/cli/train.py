@@ -165,8 +165,12 @@ def load_data(config: TrainConfig) -> Interactions:
 def _introduce(config: TrainConfig, data: Interactions) -> None:
     changed = {
         name: value
-        for name, value in config.model_dump(mode="json").items()
-        if value != TrainConfig.model_fields[name].default and name != "data"
+        for (name, value), default in zip(
+            config.model_dump(mode="json").items(),
+            TrainConfig().model_dump(mode="json").values(),
+            strict=True,
+        )
+        if value != default and name != "data"
     }
     made_up = " (made up: Zipf popularity, planted tastes)" if config.data == "synthetic" else ""
     say(f"{data.describe()}{made_up}")

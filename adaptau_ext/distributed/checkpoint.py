@@ -29,7 +29,7 @@ Sharded = dict[str, tuple[Tensor, int]]  # this rank's rows, and how many all ra
 
 
 def save(folder: Path, tables: Sharded, replicated: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes beside, syncs, renames: a crash leaves the checkpoint before, here or in `.old`.
+    """Writes beside, syncs, renames: a crash leaves the checkpoint before, here or where `load` looks.
 
     Args:
         tables: by name; tensors are those of all ranks together. replicated: the same on every rank.

@@ -164,6 +164,10 @@ class ShardedTrainer(Trainer):
         u, i = (world.gathered(own, n) for own, n in tables)
         return FittedModel.of(data, (u, i), self.ranking)
 
+    def best_state(self, fitted: FittedModel) -> dict[str, Tensor]:
+        """Of all ranks' rows together: that of an `MF`."""
+        return {"user_table": fitted.user_embeddings, "item_table": fitted.item_embeddings}
+
     def keep(self, folder: Path) -> None:
         """Every rank writes its rows, see `checkpoint`."""
         state = {

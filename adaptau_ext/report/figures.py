@@ -23,6 +23,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,  # names of runs may have dollars
     "axes.prop_cycle": cycler(color=PALETTE),
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -44,12 +45,12 @@ def curves(runs: Sequence[FinishedRun], metric: str) -> str:
         figure, (left, right) = _panels(2)
         for n, run in enumerate(runs):
             x = [epoch["epoch"] for epoch in run.epochs]
-            label = run.name if same else f"{run.name}, {splits[n]}"
+            label = _label(run) if same else f"{_label(run)}, {splits[n]}"
             left.plot(x, [epoch["metrics"][metric] for epoch in run.epochs], label=label)
             best = run.results["best_epoch"]
             chosen = run.results["best"][metric]
             left.plot([best], [chosen], "o", color=PALETTE[n % len(PALETTE)])
-            right.plot(x, [epoch["loss_sum"] for epoch in run.epochs], label=run.name)
+            right.plot(x, [epoch["loss_sum"] for epoch in run.epochs], label=_label(run))
         left.set(xlabel="epoch", ylabel=f"{metric}, {splits[0]} items" if same else metric)
         right.set(xlabel="epoch", ylabel="loss, summed over batches")
         _legend(left, runs)
@@ -64,7 +65,7 @@ def groups(runs: Sequence[FinishedRun], metric: str) -> str:
         for n, run in enumerate(runs):
             shares = run.results["groups"][metric]
             x = np.arange(1, len(shares) + 1) + (n - (len(runs) - 1) / 2) * width
-            axes.bar(x, shares, width, label=run.name)
+            axes.bar(x, shares, width, label=_label(run))
         axes.set(xlabel="popularity group of items, the most popular last", ylabel=f"share in {metric}")
         axes.set_xticks(range(1, N_GROUPS + 1))
         _legend(axes, runs)
@@ -80,7 +81,7 @@ def temperatures(runs: Sequence[FinishedRun]) -> str:
             tau = 1 / quantiles[:, ::-1]  # ascending
             share = np.linspace(0, 1, tau.shape[1])
             colour = PALETTE[n % len(PALETTE)]
-            left.plot(share, tau[run.results["best_epoch"]], label=run.name)
+            left.plot(share, tau[run.results["best_epoch"]], label=_label(run))
             right.plot(tau[:, tau.shape[1] // 2], color=colour)
             right.fill_between(range(len(tau)), tau[:, 1], tau[:, -2], color=colour, alpha=0.2)
         left.set(xlabel="share of users", ylabel="tau not above, best epoch")
@@ -97,7 +98,7 @@ def magnitudes(runs: Sequence[FinishedRun]) -> str:
         for run in runs:
             diagnostics = [epoch["diagnostics"] for epoch in run.epochs]
             norms = diagnostics[run.results["best_epoch"]]["item_norm_by_group"]
-            left.plot(range(1, len(norms) + 1), norms, "o-", label=run.name)
+            left.plot(range(1, len(norms) + 1), norms, "o-", label=_label(run))
             right.plot([d["item_norm_popularity"] for d in diagnostics])
         left.set(xlabel="popularity group of items", ylabel="mean norm of embeddings")
         right.set(xlabel="epoch", ylabel="Spearman with popularity", ylim=(-1.05, 1.05))
@@ -111,12 +112,17 @@ def times(runs: Sequence[FinishedRun]) -> str:
         figure, (axes,) = _panels(1)
         for n, run in enumerate(runs):
             colour = PALETTE[n % len(PALETTE)]
-            axes.plot([e["train_seconds"] for e in run.epochs], color=colour, label=run.name)
+            axes.plot([e["train_seconds"] for e in run.epochs], color=colour, label=_label(run))
             axes.plot([e["eval_seconds"] for e in run.epochs], ":", color=colour)
         axes.set(xlabel="epoch", ylabel="seconds, evaluation dotted")
         axes.set_ylim(bottom=0)
         _legend(axes, runs)
         return _svg(figure, "times", "seconds an epoch")
+
+
+def _label(run: FinishedRun) -> str:
+    """A name that begins with an underscore would be left out of the legend."""
+    return f"\u200b{run.name}" if run.name.startswith("_") else run.name
 
 
 def _panels(n: int) -> tuple[Figure, Sequence[Any]]:

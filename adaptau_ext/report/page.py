@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -44,13 +44,21 @@ def write_report(runs: Sequence[FinishedRun], path: Path) -> None:
         figures={
             "curves": figures.curves(runs, metric),
             "groups": figures.groups(runs, f"recall@{k}"),
-            "temperatures": figures.temperatures(runs),
-            "magnitudes": figures.magnitudes(runs),
+            "temperatures": _drawn(figures.temperatures, runs, "inv_tau_quantiles"),
+            "magnitudes": _drawn(figures.magnitudes, runs, "item_norm_by_group"),
             "times": figures.times(runs),
         },
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     durable.write_text(path, page)
+
+
+def _drawn(
+    figure: Callable[[Sequence[FinishedRun]], str], runs: Sequence[FinishedRun], key: str
+) -> str | None:
+    """Of the runs that have such a diagnostic: those with tables split over processes have none."""
+    having = [run for run in runs if all(key in epoch["diagnostics"] for epoch in run.epochs)]
+    return figure(having) if having else None
 
 
 def _metric(runs: Sequence[FinishedRun]) -> str:
@@ -136,9 +144,9 @@ def _settings(runs: Sequence[FinishedRun]) -> list[dict[str, Any]]:
     """Every setting that is not the default in all runs, and whether runs differ in it."""
     dumped = [run.config.model_dump(mode="json") for run in runs]
     lines = []
-    for name, field in TrainConfig.model_fields.items():
+    for name, default in TrainConfig().model_dump(mode="json").items():
         values = [one[name] for one in dumped]
-        if name != "output" and any(value != field.default for value in values):
+        if name != "output" and any(value != default for value in values):
             differ = any(value != values[0] for value in values)
             lines.append({"name": name, "values": [str(v) for v in values], "differ": differ})
     return lines

@@ -259,7 +259,9 @@ class TrainConfig(BaseModel):
         if self.loss in IN_BATCH_ONLY and self.normalize != "both":
             raise ValueError(f"loss={self.loss} is of cosines: normalize=both, got {self.normalize}")
         if self.loss in WITHOUT_TAU and self.tau != 1:
-            raise ValueError(f"loss={self.loss} has no temperature: leave tau out, got {self.tau}")
+            raise ValueError(
+                f"loss={self.loss} has no temperature: leave tau out, or tau=1, got {self.tau}"
+            )
         if self.protocol == "paper" and self.valid_fraction is not None:
             raise ValueError("valid_fraction is of protocol=clean: paper trains on everything")
         if self.loss in POINTWISE and self.negatives == "full":

@@ -67,7 +67,7 @@ class Run:
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.folder)
-        for part in self.folder.glob("*.part"):  # a kill -9 left it
+        for part in filter(durable.is_part, self.folder.glob("*.part")):  # a kill -9 left it
             shutil.rmtree(part) if part.is_dir() else part.unlink()
         path = self.folder / "config.json"
         if path.exists():
@@ -162,7 +162,7 @@ class Run:
             "beyond": {k: v for cut in ks for k, v in beyond_accuracy(tested, popularity, cut).items()},
             "groups": {f"recall@{k}": group_recall(tested, groups, k).tolist() for k in ks},
         }
-        checkpoint.save(trainer.best_model, self.folder / "model.pt")
+        checkpoint.save(trainer.best_state(fitted), self.folder / "model.pt")
         fitted.save(self.folder / "model")
         durable.write_sealed(self.folder / "users.npz", tested.save)
         durable.write_text(self.folder / "results.json", json.dumps(results, indent=2) + "\n")

@@ -291,6 +291,10 @@ class Trainer:
         self.optimizer.catch_up()  # no step that a row has missed is for these
         self.model.load_state_dict(self.best_model)
 
+    def best_state(self, fitted: FittedModel) -> dict[str, Tensor]:
+        """The state_dict of the best epoch's model, which `fitted` is of."""
+        return self.best_model
+
     @property
     def held_out(self) -> scipy.sparse.csr_array:
         """The split that epochs are chosen by."""
@@ -389,10 +393,10 @@ class Trainer:
         """Goes on where `state_dict` was taken: the same bits as without the interruption.
 
         Raises:
-            ConfigError: for the state of another configuration; epochs and patience may differ.
+            ValueError: for the state of another configuration; epochs and patience may differ.
         """
         if what_matters(state["config"]) != what_matters(self.config.model_dump_json()):
-            raise ConfigError("the state is one of another configuration")
+            raise ValueError("the state is one of another configuration")
         for name in ("model", "temperature", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.generator.set_state(state["generator"])
@@ -410,8 +414,7 @@ class Trainer:
         """Goes on from what `keep` wrote, if there is anything.
 
         Raises:
-            ModelError: if that is damaged, or of another model.
-            ConfigError: see `load_state_dict`.
+            ModelError: if that is damaged, or of another model or configuration.
         """
         path = folder / "checkpoint.pt"
         if not path.exists():

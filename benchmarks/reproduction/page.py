@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from adaptau_ext.durable import write_text
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import compare
 from adaptau_ext.recipes import RECIPES
 
@@ -20,6 +21,7 @@ from .arms import (
     RATIOS,
     SEARCH_BUDGET,
     SHORT_WARMUP,
+    Arm,
     Row,
 )
 from .published import Published
@@ -163,9 +165,17 @@ def write_page(
 
 
 def _line(row: Row, records: Path) -> Line | None:
-    runs = [done for arm in row.arms if (done := load(arm, records)) is not None]
-    beside = None if row.beside is None else load(row.beside, records)
+    runs = [done for arm in row.arms if (done := _done(arm, records)) is not None]
+    beside = None if row.beside is None else _done(row.beside, records)
     return Line(row, runs, beside) if runs else None
+
+
+def _done(arm: Arm, records: Path) -> Done | None:
+    """A record of other settings, which whoever asks for the run is told of, is none."""
+    try:
+        return load(arm, records)
+    except ConfigError:
+        return None
 
 
 def _paired(lines: Sequence[Line], records: Path) -> list[Cells]:

@@ -30,7 +30,9 @@ class Published:
             print(f"{folder}: no such folder, so no published numbers beside ours", file=sys.stderr)
 
         def read(name: str) -> list[dict[str, str]]:
-            if not folder.is_dir():
+            if not (folder / name).is_file():
+                if folder.is_dir():
+                    print(f"{folder / name}: no such file", file=sys.stderr)
                 return []
             with (folder / name).open() as lines:
                 return list(csv.DictReader(lines))

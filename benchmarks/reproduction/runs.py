@@ -15,6 +15,7 @@ import torch
 
 from adaptau_ext.data import Interactions, read_lightgcn
 from adaptau_ext.durable import write_text
+from adaptau_ext.errors import ConfigError
 from adaptau_ext.evaluation import UserMetrics
 from adaptau_ext.training import EpochResult, TrainConfig, Trainer
 from adaptau_ext.training.finished import FinishedRun
@@ -30,7 +31,11 @@ COMPARED = ("main", "clean")  # runs whose users' metrics are kept: names that b
 
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return ""
+    return found.stdout.strip()
 
 
 COMMIT = _commit()  # that this process has its code from, whatever is checked out while it runs
@@ -143,14 +148,14 @@ def load(arm: Arm, records: Path) -> Done | None:
     """The arm's record, if it is done.
 
     Raises:
-        ValueError: if the record is of other settings.
+        ConfigError: if the record is of other settings.
     """
     path = records / f"{arm.name}.json"
     if not path.exists():
         return None
     record = json.loads(path.read_text())
     if record["settings"] != json.loads(json.dumps(_six_digits(arm.settings))):
-        raise ValueError(f"{path} is of other settings: remove it to run {arm.name} again")
+        raise ConfigError(f"{path} is of other settings: remove it to run {arm.name} again")
     return Done(arm, record["results"], record["epochs"], record["provenance"])
 
 
