@@ -221,6 +221,9 @@ def test_temperatures(device: str, tau: float) -> None:
     compare(u, i, taus, device, target=target)
     compare(u, i, taus, device, target=target, denominator="negatives")
     compare(u / 8, i, taus, device, target=target, normalize="none")
+    opposite = 0.02 * torch.randn(9, 64) - u[0]  # of the row's user: small sums of exponentials
+    opposite[4] = u[0]
+    compare(u[:1], opposite, taus[:1], device, target=torch.tensor([4]), denominator="negatives")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
