@@ -258,14 +258,16 @@ def places(wanted: Sequence[Any], ids: pa.Array, what: str) -> np.ndarray:
     if isinstance(wanted, (str, bytes)):
         raise DataError(f"{what}s are a sequence of ids, got {wanted!r}; give [{wanted!r}]")
     try:
-        asked = pa.array(wanted)
-        asked = asked if asked.type == ids.type else asked.cast(ids.type)
+        given = pa.array(wanted)
+        asked = given if given.type == ids.type else given.cast(ids.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         kind = "integers" if pa.types.is_integer(ids.type) else "strings"
         raise DataError(f"{what} ids are {kind} in this model, got {list(wanted)[:3]!r}") from None
     found = pc.index_in(asked, ids)
+    if pa.types.is_string(given.type):  # "007" is not 7
+        found = pc.if_else(pc.equal(asked.cast(pa.string()), given), found, None)
     if found.null_count:
-        first = asked[found.is_null().index(True).as_py()].as_py()
+        first = given[found.is_null().index(True).as_py()].as_py()
         raise DataError(f"{what} {first!r} is not among the {len(ids):,} {what}s of the model")
     return np.asarray(found.to_numpy(), np.int64)
 

@@ -99,6 +99,13 @@ def test_synthetic_is_reproducible_zipf_and_tasteful() -> None:
     assert overlap[together].mean() > 1.3
 
 
+def test_small_synthetic_data() -> None:
+    data = synthetic(0, n_users=5, n_items=8, n_tastes=2, test_fraction=0.95)
+    assert (np.diff(data.train.indptr) > 0).all() and (np.diff(data.test.indptr) > 0).all()
+    with pytest.raises(ValueError, match="n_items must be at least 8, got 7"):
+        synthetic(0, n_items=7)
+
+
 def test_valid_is_a_part_of_train() -> None:
     data = synthetic(0, n_users=100, n_items=80, n_tastes=4, mean_items=12)
     assert data.valid is None

@@ -106,6 +106,14 @@ def test_unknown_ids_are_named() -> None:
         model.recommend(k=0)
 
 
+def test_text_that_is_no_id_of_integers() -> None:
+    model = model_of()
+    integers = replace(model, user_ids=pa.array(range(len(model.user_ids))))
+    assert integers.recommend(["7"], k=1).equals(integers.recommend([7], k=1))
+    with pytest.raises(DataError, match="user '007' is not among the 30 users"):
+        integers.recommend(["7", "007"])
+
+
 def test_saved_is_the_same(tmp_path: Path) -> None:
     model = model_of()
     model.save(tmp_path / "m")

@@ -23,6 +23,7 @@ OPTIONAL = {
     "onnx": "export",
     "tensorboard": "tensorboard",
     "pooch": "fetch",
+    "safetensors": "distributed",
     "pandas": "pandas",
     "polars": "polars",
 }

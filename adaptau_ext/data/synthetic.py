@@ -27,11 +27,14 @@ def synthetic(
     """Draws interactions: P(item | user) ~ popularity(item) * exp(affinity * [shared taste]).
 
     Args:
-        mean_items: mean interactions a user; the counts are log-normal, at least 8.
+        n_items: at least 8.
+        mean_items: mean interactions a user; log-normal, from 8 to a quarter of the items.
         zipf: popularity of the item of rank r ~ 1 / r^zipf.
         affinity: log-odds of an item of one's own tastes.
-        test_fraction: of each user's items, at least one.
+        test_fraction: of each user's items, at least one, and not all.
     """
+    if n_items < 8:
+        raise ValueError(f"n_items must be at least 8, got {n_items}")
     rng = np.random.default_rng(seed)
     popularity = np.log(1 / np.arange(1, n_items + 1) ** zipf)[rng.permutation(n_items)]
     taste_of_item = rng.integers(n_tastes, size=n_items)
@@ -47,7 +50,7 @@ def synthetic(
     test: list[np.ndarray] = []
     for user, count in enumerate(counts):
         items = rng.permutation(taken[user, :count])
-        held_out = max(1, round(test_fraction * count))
+        held_out = min(max(1, round(test_fraction * count)), count - 1)
         test.append(np.stack([np.full(held_out, user), items[:held_out]]))
         train.append(np.stack([np.full(count - held_out, user), items[held_out:]]))
     train_pairs, test_pairs = np.concatenate(train, axis=1), np.concatenate(test, axis=1)
