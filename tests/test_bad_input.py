@@ -137,7 +137,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "unknown recipe": (log, (*TRAIN, "recipe=pasta"), "recipe must be one of yelp2018-mf"),
     "unknown metric": (log, (*TRAIN, "select_by=mrr@5"), "select_by must be one of recall@10"),
     "fraction beyond 1": (log, (*TRAIN, "test_fraction=2"), "test_fraction: Input should be less than 1"),
-    "temperature of nothing": (log, (*TRAIN, "loss=mse", "tau=0.1"), "loss=mse has no temperature: leave tau out, got 0.1"),
+    "temperature of nothing": (log, (*TRAIN, "loss=mse", "tau=0.1"), "loss=mse has no temperature: leave tau out, or tau=1, got 0.1"),
     "closed form without cosines": (log, (*TRAIN, "normalize=none"), "tau=weight_mean is of cosines: normalize=both, or give tau a number"),
     "denominator of Adap-tau": (log, (*TRAIN, "denominator=all"), "that of tau=weight_mean is its mode's"),
     "denominator of nothing": (log, (*TRAIN, "loss=bpr", "tau=1", "denominator=all"), "denominator is of loss=softmax, got loss=bpr"),
