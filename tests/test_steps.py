@@ -233,7 +233,8 @@ def test_precision_is_the_products(tiny: Interactions, precision: str) -> None:
         float(Trainer(config(negatives="full", precision=p, tau=0.1), tiny).step(*tiny_batch(tiny)))
         for p in ("float32", precision)
     ]
-    assert (losses[0] == losses[1]) == (precision == "float32")
+    has_bf16 = torch.ops.adaptau.cpu_level() in ("avx512bf16", "avx512amx")
+    assert (losses[0] == losses[1]) == (precision == "float32" or not has_bf16)
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
