@@ -163,15 +163,9 @@ def load_data(config: TrainConfig) -> Interactions:
 
 
 def _introduce(config: TrainConfig, data: Interactions) -> None:
-    changed = {
-        name: value
-        for (name, value), default in zip(
-            config.model_dump(mode="json").items(),
-            TrainConfig().model_dump(mode="json").values(),
-            strict=True,
-        )
-        if value != default and name != "data"
-    }
+    defaults = TrainConfig().model_dump(mode="json")
+    settings = config.model_dump(mode="json").items()
+    changed = {name: value for name, value in settings if value != defaults[name] and name != "data"}
     made_up = " (made up: Zipf popularity, planted tastes)" if config.data == "synthetic" else ""
     say(f"{data.describe()}{made_up}")
     for note in data.notes:

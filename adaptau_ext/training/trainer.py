@@ -175,8 +175,10 @@ class Trainer:
             for table, used in self.model.lookups(own_users, own_items, catalogue=catalogue):
                 self.optimizer.catch_up(table, used)
         before, self.model.sparse = self.model.sparse, self.sparse
-        rows = self.model.rows(own_users, own_items, catalogue=catalogue, generator=self.generator)
-        self.model.sparse = before
+        try:
+            rows = self.model.rows(own_users, own_items, catalogue=catalogue, generator=self.generator)
+        finally:
+            self.model.sparse = before
         seed = int(torch.randint(2**62, (), generator=self.generator)) + self.world.rank
         if len(own_users) or self.config.negatives == "in_batch":  # everybody's batch needs everybody
             loss, unit_loss = self.objective(rows, own_users, own_items, self.temperature, seed)
