@@ -18,8 +18,7 @@ else:
     import tomli as tomllib
 
 LISTS = ("ks",)
-_OPTIONAL = {name for name, field in TrainConfig.model_fields.items() if field.default is None}
-_OPTIONAL.add("recipe")
+_OPTIONAL = {"recipe"} | {name for name, f in TrainConfig.model_fields.items() if f.default is None}
 _MAX_BYTES = 1 << 20
 
 
@@ -27,10 +26,11 @@ class _Plain(yaml.SafeLoader):
     """YAML without aliases, by which some lines can stand for any amount of memory, or a key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigError(f"{name} is given twice; keep one")
+        names: set[str] = set()
+        for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if name in names:
+                raise ConfigError(f"{name[:80]} is given twice; keep one")
+            names.add(name)
         return super().construct_mapping(node, deep)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

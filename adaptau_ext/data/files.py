@@ -50,8 +50,7 @@ def read_log(
     """
     path = Path(path)
     if file_kind(path) == ".npz":
-        refuse_columns(path, columns, delimiter)
-        return Log.from_csr(_read_npz(path), name=path.name)
+        return Log.from_csr(_read_npz(path, columns, delimiter), name=path.name)
     table, found = read_table(path, columns or Columns(), delimiter=delimiter, look_for=look_for)
     return Log.from_table(table, found, name=path.name)
 
@@ -79,8 +78,7 @@ def read_table(
         raise DataError(f"{path}: no such file")
     with _within_memory(path), reading(f"{path}: not readable", "mend the file", DataError):
         if kind == ".npz":
-            refuse_columns(path, columns, delimiter)
-            coo = scipy.sparse.coo_array(_read_npz(path))
+            coo = scipy.sparse.coo_array(_read_npz(path, columns, delimiter))
             return pa.table({"user": coo.coords[0], "item": coo.coords[1]}), Columns("user", "item")
         if kind == ".parquet":
             return _read_parquet(path, columns, look_for)
@@ -103,7 +101,8 @@ def _read_parquet(path: Path, columns: Columns, look_for: Collection[str]) -> tu
     return pyarrow.parquet.read_table(path, columns=_names(found)), found
 
 
-def _read_npz(path: Path) -> scipy.sparse.csr_array:
+def _read_npz(path: Path, columns: Columns | None, delimiter: str | None) -> scipy.sparse.csr_array:
+    refuse_columns(path, columns, delimiter)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     not_one = f"{path}: not a matrix written by scipy.sparse.save_npz"

@@ -120,8 +120,10 @@ class Interactions:
             return self
         lost = np.diff(inside.indptr) >= np.diff(self.train.indptr)
         lost &= np.diff(inside.indptr) > 0
-        valid = without_rows(self.valid, lost) if lost.any() else self.valid
-        train = (self.train - valid.multiply(self.train)).tocsr()
+        valid = self.valid
+        if lost.any():
+            valid, inside = without_rows(valid, lost), without_rows(inside, lost)
+        train = (self.train - inside).tocsr()
         train.eliminate_zeros()
         train.sort_indices()
         return replace(self, train=train, valid=valid)
