@@ -168,6 +168,7 @@ CASES: dict[str, tuple[Make, tuple[str, ...], str]] = {
     "no users file": (model, ("recommend", "m", "--users", "f"), "f: no such file"),
     "empty users file": (several(model, text("f", "\n")), ("recommend", "m", "--users", "f"), "f: no id in it"),
     "unknown output": (model, ("recommend", "m", "--output", "a.xlsx"), "a.xlsx: tables are written as .csv"),
+    "unknown output of metrics": (nothing, ("evaluate", "r", "--output", "a.xlsx"), "a.xlsx: tables are written as .csv"),
     "no output folder": (model, ("recommend", "m", "--output", "x/a.csv"), "x: no such folder; make it first"),
     "k is none": (model, ("recommend", "m", "-k", "0", "--user", "a"), "Invalid value for '-k': .*1"),
     "damaged model": (several(model, binary("m/items.parquet", b"")), ("recommend", "m", "--user", "a"), "changed since it was written; train again"),

@@ -107,6 +107,20 @@ def test_bad_arguments() -> None:
         evaluate(u, i, empty, ks=(0,))
 
 
+def test_users_whose_scores_are_all_nan_are_told() -> None:
+    u, i = torch.randn(5, 3), torch.randn(7, 3)
+    wanted = random_csr(5, 7, 0.6, seed=2).toarray()
+    wanted[4] = 0  # nobody asks for their items
+    held_out = scipy.sparse.csr_array(wanted)
+    i[2] = torch.nan  # comes last, and takes nobody's place
+    u[4] = torch.nan
+    assert 0 < evaluate(u, i, held_out)["recall@20"] <= 1
+    u[1] = torch.nan
+    n = np.unique(held_out.nonzero()[0]).size
+    with pytest.warns(UserWarning, match=f"^every candidate of 1 of {n} users scores NaN"):
+        evaluate(u, i, held_out)
+
+
 def test_groups_have_equal_shares() -> None:
     popularity = np.random.default_rng(0).zipf(1.5, 2000).clip(max=500)
     for equal, weight in (("interactions", popularity), ("items", np.ones(2000))):

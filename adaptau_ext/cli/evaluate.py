@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from adaptau_ext.cli.console import console, explained, say
+from adaptau_ext.cli.tables import check_name, write_table
 from adaptau_ext.cli.train import load_data
 from adaptau_ext.evaluation import (
     METRICS,
@@ -44,6 +45,8 @@ def evaluate(
     Reads the data from where the run did. Prints accuracy, what popular items have of it, and how
     various the recommendations are.
     """
+    if output is not None:
+        check_name(output)
     found = FinishedRun.read(run)
     ks = tuple(k) if k else found.config.ks
     data, model = load_data(found.config), found.model()
@@ -81,8 +84,6 @@ def evaluate(
         groups.add_row(str(group), f"{share:.4f}")
     console.print(groups)
     if output is not None:
-        from adaptau_ext.cli.tables import write_table
-
         columns = {"user": model.user_ids.take(evaluation.users), **evaluation.values}
         write_table(columns, output)
         say(f"written to {output}")

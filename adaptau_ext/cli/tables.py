@@ -14,16 +14,21 @@ from adaptau_ext import durable
 from adaptau_ext.errors import InputError
 
 
-def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
-    """Writes a batch at a time; the file appears when it is complete. Returns the number of rows.
+def check_name(path: Path) -> None:
+    """Before the work whose result goes there.
 
     Raises:
-        InputError: for a name that is neither .csv, .tsv nor .parquet.
+        InputError: for a name that is neither .csv, .tsv nor .parquet, or in no folder.
     """
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it first")
     if path.suffix not in (".csv", ".tsv", ".parquet"):
         raise InputError(f"{path}: tables are written as .csv, .tsv or .parquet")
+
+
+def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> int:
+    """Writes a batch at a time; the file appears when it is complete. Returns the number of rows."""
+    check_name(path)
     rows = 0
     with durable.beside(path) as part:
         if path.suffix == ".parquet":

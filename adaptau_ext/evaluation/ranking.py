@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,6 +148,10 @@ def evaluate_users(
     Raises:
         ValueError: for no cut-off, a cut-off below 1, matrices of another shape, no held-out item at
             all, or an index with another `normalize`.
+
+    Warns:
+        UserWarning: if all candidates of a user score NaN, as after a training that diverged: they are
+            ranked by id then, which the metrics do not show.
     """
     if not isinstance(item_embeddings, ItemIndex):
         index = ItemIndex(item_embeddings, normalize=normalize)
@@ -161,14 +166,24 @@ def evaluate_users(
     held_out = _canonical("held_out", held_out, shape)
     exclude = None if exclude is None else _canonical("exclude", exclude, shape)
 
+    nan = 0  # users whose best score is NaN, which comes after every number
+
     def search(users: np.ndarray, k: int) -> np.ndarray:
+        nonlocal nan
         seen = None if exclude is None else csr_pair(exclude[users], user_embeddings.device)
-        ids = padded_topk(index, user_embeddings[torch.from_numpy(users)], k, seen)[1]
+        scores, ids = padded_topk(index, user_embeddings[torch.from_numpy(users)], k, seen)
+        nan += int(scores[:, 0].isnan().sum())
         return np.asarray(ids.cpu())
 
     users = np.diff(held_out.indptr).nonzero()[0]
     chunks = np.split(users, range(USERS_A_CHUNK, users.size, USERS_A_CHUNK))
-    return evaluate_found(search, chunks, held_out, ks)
+    evaluation = evaluate_found(search, chunks, held_out, ks)
+    if nan:
+        warnings.warn(
+            f"every candidate of {nan:,} of {users.size:,} users scores NaN: they are ranked by id",
+            stacklevel=2,
+        )
+    return evaluation
 
 
 def _canonical(name: str, sparse: Any, shape: tuple[int, int]) -> scipy.sparse.csr_array:
