@@ -42,12 +42,15 @@ class Published:
 
     def of(self, wanted: Row) -> Result | None:
         """The log's final row if it is a full run and there is one, otherwise the paper's."""
-        labels = wanted.labels
         for row in self.logs if _is_full(wanted) else []:
-            if self._same_run(row, labels):
+            if self._same_run(row, wanted.labels):
                 return Result(float(row["recall@20"]), float(row["ndcg@20"]), "log")
+        return self.in_paper(wanted)
+
+    def in_paper(self, wanted: Row) -> Result | None:
+        """Of the paper's table."""
+        keys = {"table": wanted.table, **wanted.labels}
         for row in self.paper:
-            keys = {"table": wanted.table, **labels}
             if all(row[key] == value for key, value in keys.items() if key in row):
                 return Result(float(row["recall@20"]), float(row["ndcg@20"]), "paper")
         return None

@@ -46,6 +46,9 @@ def _result(line: Line, published: Published) -> Cells:
         if theirs is not None:
             cells |= _beside(name, "published", done.test[metric], getattr(theirs, name))
     cells["published in"] = "" if theirs is None else theirs.source
+    paper = published.in_paper(line.row)
+    if paper is not None and paper != theirs:
+        cells["in the paper"] = f"{paper.recall:.4f}, {paper.ndcg:.4f}"
     cells["epoch"] = done.results["best_epoch"]
     cells["1/tau"] = " to ".join(
         dict.fromkeys(f"{done.chosen_epoch[key]:.1f}" for key in SIDES.values())

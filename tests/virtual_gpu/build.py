@@ -8,6 +8,7 @@ the time stamps say: another branch, checked out and back, costs nothing.
 from __future__ import annotations
 
 import ast
+import fcntl
 import hashlib
 import json
 import os
@@ -169,7 +170,14 @@ def host_object(source: Path) -> Path:
 
 
 def library() -> Path:
-    """The library, built or as it was."""
+    """The library, built or as it was. Another process that builds it is waited for."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _library()
+
+
+def _library() -> Path:
     kernels = [*(CSRC / "cuda").glob("*.cu"), *(HERE / "kernels").glob("*.cu")]
     torch_layer = [
         p for p in (CSRC / "torch" / "cuda").glob("*.cpp") if p.stem not in ("module", "stream")
