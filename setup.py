@@ -116,18 +116,20 @@ def gencode(nvcc: Path) -> list[str]:
         architectures = ";".join(chosen) + "+PTX"
     for family, numbers in CUDA_FAMILIES.items():
         architectures = re.sub(rf"\b{family}\b", numbers, architectures)
-    flags = []
+    flags, wrong = [], 'TORCH_CUDA_ARCH_LIST must hold compute capabilities, like "8.0;9.0;10.0+PTX"'
     for one in re.split(r"[;,\s]+", architectures.strip()):
         match = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", one)
-        if not match or int(match[1]) < 8:
-            raise SystemExit(
-                f"TORCH_CUDA_ARCH_LIST must hold compute capabilities from 8.0 up, like "
-                f'"8.0;9.0;10.0+PTX", got {one!r}'
-            )
+        if not match:
+            raise SystemExit(f"{wrong}, got {one!r}")
+        if int(match[1]) < 8:  # lists are set for all that a machine builds
+            print(f"TORCH_CUDA_ARCH_LIST: {one} is left out, the kernels need 8.0")
+            continue
         number = f"{match[1]}{match[2]}{match[3]}"
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if match[4]:
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    if not flags:
+        raise SystemExit(f"{wrong}, one of 8.0 or more, got {architectures!r}")
     return flags
 
 

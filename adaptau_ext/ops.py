@@ -221,7 +221,7 @@ def sampled_adaptive_softmax(
         as_ids(positives),
         tau,
         positive_tau,
-        negatives,
+        as_ids(negatives),
         n_negatives,
         seed,
         item_l2,
@@ -258,7 +258,7 @@ def sampled_scores(u: Tensor, i: Tensor, items: Tensor, *, normalize: Normalize 
     """
     check_devices(u.device, i=i, items=items)
     refuse_tangents(u, i)
-    scores: Tensor = _ops.sampled_scores(u, i, items, normalize)
+    scores: Tensor = _ops.sampled_scores(u, i, as_ids(items), normalize)
     return scores
 
 

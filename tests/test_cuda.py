@@ -65,8 +65,17 @@ def test_architectures_as_pytorch_spells_them(monkeypatch: pytest.MonkeyPatch) -
         "compute_100,code=compute_100",
     ]
     assert gencode(monkeypatch, "Hopper") == ["compute_90,code=sm_90", "compute_90,code=compute_90"]
-    with pytest.raises(SystemExit, match=r'from 8.0 up, like "8.0;9.0;10.0\+PTX", got \'7.5\''):
-        gencode(monkeypatch, "7.5;8.0")
+    with pytest.raises(SystemExit, match=r'like "8.0;9.0;10.0\+PTX", got \'Volta\''):
+        gencode(monkeypatch, "Volta;8.0")
+
+
+def test_architectures_that_are_too_old_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gencode(monkeypatch, "7.0 7.5 8.0") == ["compute_80,code=sm_80"]
+    assert "7.5 is left out, the kernels need 8.0" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"one of 8.0 or more, got '6.1;7.5\+PTX'"):
+        gencode(monkeypatch, "6.1;7.5+PTX")
 
 
 def tensors() -> dict[str, torch.Tensor]:

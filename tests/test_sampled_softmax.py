@@ -239,12 +239,14 @@ def test_strides(device: str) -> None:
 def test_strided_ids() -> None:
     """A batch of pairs has its users and positives as columns."""
     u, i = torch.randn(40, 8), torch.randn(50, 8)
-    batch = torch.randint(40, (20, 2))
-    users, positives = batch[:, 0], batch[:, 1]
+    batch = torch.randint(40, (20, 8))
+    users, positives, others = batch[:, 0], batch[:, 1], batch[:, 2::2]
     graph = ax.BipartiteGraph(scipy.sparse.eye_array(40, 50, format="csr"))
 
-    def results(users: Tensor, positives: Tensor) -> list[Tensor]:
+    def results(users: Tensor, positives: Tensor, others: Tensor) -> list[Tensor]:
         return [
+            ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, negatives=others),
+            ax.sampled_scores(u[:20], i, others),
             ax.sampled_adaptive_softmax(u, i, users, positives, 0.2, n_negatives=5, seed=1),
             ax.fused_adaptive_softmax(u[:20], i[:40], 0.2, target=positives),
             ax.fused_adaptive_softmax(u[:20], i[:20], 0.2, item_ids=users),
@@ -252,8 +254,8 @@ def test_strided_ids() -> None:
             *graph.layers(u, i, 2, users=users, items=positives),
         ]
 
-    same = results(users.contiguous(), positives.contiguous())
-    for strided, expected in zip(results(users, positives), same, strict=True):
+    same = results(*(x.contiguous() for x in (users, positives, others)))
+    for strided, expected in zip(results(users, positives, others), same, strict=True):
         assert torch.equal(strided, expected)
 
 

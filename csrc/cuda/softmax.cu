@@ -105,8 +105,8 @@ __global__ void __launch_bounds__(kThreads) user_scales_kernel(SoftmaxProblem<fl
 
 // Weights of the first pass: e^z times the item's scale, so that sums of prepared rows are sums of
 // e^z times the rows meant; their own value is e^z again. A bias of infinity or NaN would make NaN
-// of masked scores, too, which are -inf: the largest number stands in for it, and finish_users makes
-// NaN of the rows that counted it.
+// of masked scores, too, which are -inf: the largest number stands in for it, and finish_users
+// makes NaN of the rows that counted it.
 __global__ void __launch_bounds__(kThreads)
     item_columns_kernel(SoftmaxProblem<float> p, Buffers b) {
   const int64_t at = this_thread();
@@ -195,6 +195,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   const RowTerms row = finish_losses<float>(p.terms, user, target, totals, losses);
   if (out.weight == nullptr) return;
 
+  float user_dot_sums = 0;
   if (b.by_user.sums != nullptr) {
     const float su = b.users.unit_scale[user], si = target < 0 ? 0 : b.items.unit_scale[target];
     const auto positive = [&](int64_t k) {
@@ -202,7 +203,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     };
     const float from_sums = static_cast<float>(row.coefficient * row.inv_tau);
     const float from_positive = static_cast<float>(row.positive * row.inv_positive_tau);
-    float along = 0, user_dot_sums = 0;
+    float along = 0;
     for (int64_t k = lane; k < d; k += 32) {
       const float unit = element(p.users, user, k) * su;
       const float sum = split_sum(b.by_user, user, B, d, k, max);
@@ -219,9 +220,9 @@ __global__ void __launch_bounds__(kThreads, 4)
         const float g = from_sums * sum + from_positive * positive(k);
         out.grad_users[user * d + k] = p.terms.normalize.user ? (g - along * unit) * su : g;
       }
-    if (lane == 0)
-      finish_temperatures<float>(p.terms, user, row, user_dot_sums, totals.positive_score, out);
   }
+  if (lane == 0)
+    finish_temperatures<float>(p.terms, user, row, user_dot_sums, totals.positive_score, out);
   if (lane != 0 || b.user_columns == nullptr) return;
   // Weights of the second pass: |dL/ds| of the pair times the user's scale; their value is |dL/dz|.
   const double scale = b.users.tile_scale[user];

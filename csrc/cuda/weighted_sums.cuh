@@ -238,9 +238,10 @@ cudaError_t launch_weighted_sums(const WeightedSums& p, cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kWeightedSumsBytes<S>);
   if (error != cudaSuccess) return error;
-  const dim3 grid(static_cast<unsigned>((p.tables.rows.count + S::kRows - 1) / S::kRows),
-                  static_cast<unsigned>(p.splits),
-                  p.sums == nullptr ? 1 : static_cast<unsigned>((p.d + S::kSums - 1) / S::kSums));
+  const dim3 grid(
+      static_cast<unsigned>((p.tables.rows.count + S::kRows - 1) / S::kRows),
+      static_cast<unsigned>(p.splits),
+      p.sums == nullptr || p.d == 0 ? 1 : static_cast<unsigned>((p.d + S::kSums - 1) / S::kSums));
   kernel<<<grid, S::kThreads, kWeightedSumsBytes<S>, stream>>>(p);
   return cudaGetLastError();
 }

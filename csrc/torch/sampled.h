@@ -25,7 +25,7 @@ struct SampledArguments {
 template <class T>
 struct SampledCall {
   SampledProblem<T> problem;
-  Tensor negatives;  // what the problem's point into, a copy where those given are strided
+  Tensor negatives;  // what the problem's point into
 };
 
 template <class T>

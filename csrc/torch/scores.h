@@ -8,7 +8,7 @@
 
 namespace adaptau {
 
-// What a call points into: a copy of the ids where those given are strided.
+// A call's problem, and the ids that it points into.
 struct ScoresCall {
   ScoresProblem problem;
   Tensor listed;
